@@ -1,0 +1,11 @@
+//go:build !unix
+
+package pipe
+
+import "os/exec"
+
+// There are no process groups here; only the command itself can be ended.
+
+func group(*exec.Cmd, bool) (release func()) { return func() {} }
+
+func killGroup(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
