@@ -1,0 +1,9 @@
+//go:build !unix
+
+package cli
+
+import "syscall"
+
+func raise(syscall.Signal) {}
+
+func onStatusSignal(func()) {}
