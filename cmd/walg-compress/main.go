@@ -42,6 +42,9 @@ func setup(f *cli.Flags) cli.Run {
 
 	return func(ctx context.Context, e *cli.Env) error {
 		o := codec.Options{Level: int(*level), Threads: int(*threads)}
+		if *decompress && !f.Given("threads") {
+			o.Threads = 1 // decoding is faster than what comes after it; more only burn time
+		}
 		given := ""
 		if !*decompress || f.Given("method") {
 			given = *method // WALG_COMPRESSION_METHOD is about new objects only
@@ -82,7 +85,12 @@ func compress(out *pipe.Output, in *pipe.Input, name string, o codec.Options) er
 	if err != nil {
 		return err
 	}
-	if _, err := pipe.Copy(w, in); err != nil {
+	if direct, ok := w.(io.ReaderFrom); ok {
+		_, err = direct.ReadFrom(in)
+	} else {
+		_, err = pipe.Copy(w, in)
+	}
+	if err != nil {
 		return err
 	}
 	return w.Close()

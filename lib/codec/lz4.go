@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/pierrec/lz4/v4"
@@ -26,31 +25,10 @@ func isSkippable(head []byte) bool {
 	return len(head) >= 4 && binary.LittleEndian.Uint32(head)&^0xf == lz4Skippable
 }
 
-// newLZ4Writer writes one frame as WAL-G does: independent blocks of 4 MiB and
-// a checksum of the content.
-func newLZ4Writer(w io.Writer, o Options) (io.WriteCloser, error) {
-	z := lz4.NewWriter(w)
-	err := z.Apply(
-		lz4.BlockSizeOption(lz4.Block4Mb),
-		lz4.ChecksumOption(true),
-		lz4.ConcurrencyOption(max(o.Threads, 1)),
-		lz4.CompressionLevelOption(lz4Level(o.Level)),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("lz4: %w", err)
-	}
-	return z, nil
-}
-
-// lz4Level maps the numbers of the lz4 program: up to 2 fast, then the levels
-// of the high compression.
+// lz4Level maps the levels of the lz4 program's high compression, 3 and more.
 func lz4Level(n int) lz4.CompressionLevel {
-	levels := []lz4.CompressionLevel{lz4.Fast, lz4.Level1, lz4.Level2, lz4.Level3, lz4.Level4,
-		lz4.Level5, lz4.Level6, lz4.Level7, lz4.Level8, lz4.Level9}
-	if n < 3 {
-		return lz4.Fast
-	}
-	return levels[min(n, 9)]
+	levels := []lz4.CompressionLevel{lz4.Level3, lz4.Level4, lz4.Level5, lz4.Level6, lz4.Level7, lz4.Level8, lz4.Level9}
+	return levels[min(n-3, len(levels)-1)]
 }
 
 // lz4Reader reads frames one after another.
