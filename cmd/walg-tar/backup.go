@@ -30,9 +30,9 @@ type serverOptions struct {
 func backupFlags(f *cli.Flags) serverOptions {
 	o := serverOptions{
 		label:      f.String("label", "", "", "walg", "label of the backup, a `text`"),
-		checksums:  f.String("checksums", "", "", "fail", "what a wrong page checksum does: `fail`, record or off; where the cluster has them"),
+		checksums:  f.String("checksums", "", "", "fail", "what a wrong page checksum does, a `mode`: fail, record or off"),
 		verify:     f.Bool("verify", "", "", "the same as --checksums record"),
-		checkpoint: f.String("checkpoint", "", "", "fast", "how the checkpoint at the start is made: `fast` or spread"),
+		checkpoint: f.String("checkpoint", "", "", "fast", "how the checkpoint at the start is made, a `mode`: fast or spread"),
 		connect:    f.Duration("connect-timeout", 30*time.Second, "deadline for connecting and for each short query, a `time`"),
 		archived:   f.Duration("archive-timeout", time.Hour, "deadline for the archiving of the backup's WAL at its end, a `time`; 0 waits for ever"),
 		userData:   f.String("add-user-data", "", "WALG_SENTINEL_USER_DATA", "", "keep this `json` with the backup"),

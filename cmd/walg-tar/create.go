@@ -40,7 +40,7 @@ func create(f *cli.Flags) cli.Run {
 	jobs := f.Int("jobs", "j", "WALG_UPLOAD_DISK_CONCURRENCY", 1, 1, "write `n` parts at once")
 	limit := f.Size("rate", "", "WALG_DISK_RATE_LIMIT", 0, "read at most this many `bytes` a second")
 	server := backupFlags(f)
-	streams := f.Input(false).Output(f)
+	streams := f.OutputOnly()
 
 	return func(ctx context.Context, e *cli.Env) error {
 		dir, _, err := directory(e, 0)

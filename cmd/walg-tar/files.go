@@ -108,4 +108,3 @@ func (l *fileList) discard() {
 		}
 	}
 }
-

@@ -132,6 +132,9 @@ func (f *Flags) help() string {
 		if kind != "" {
 			head += " " + strings.ToUpper(kind)
 		}
+		if len(head) > 30 {
+			head += "\n" + strings.Repeat(" ", 30)
+		}
 		fmt.Fprintf(&b, "%-30s %s", head, usage)
 		if s := f.env[o.Name]; s != "" {
 			fmt.Fprintf(&b, " [$%s]", s)

@@ -11,25 +11,37 @@ import (
 
 // Streams are the options that every filter has for its input and output.
 type Streams struct {
-	commits bool
-	file    *string
-	through *bool
-	force, trust    *bool
-	idle, linger    *time.Duration
+	commits      bool
+	file         *string
+	through      *bool
+	force, trust *bool
+	idle, linger *time.Duration
 }
 
 // Input declares the options for an input. commits says that the program
 // commits what it reads and therefore refuses an end of file that nobody
 // earned.
 func (f *Flags) Input(commits bool) *Streams {
-	s := &Streams{commits: commits}
+	s := f.streams()
+	s.commits = commits
 	if commits {
 		s.trust = f.Bool("trust-eof", "", "WALG_TRUST_EOF", "take the end of a foreign pipe for the end of good data")
 	}
-	s.force = f.Bool("force", "f", "", "read and write binary data on a terminal")
 	s.idle = f.Duration("idle-input", 0, "fail when the input brings nothing for this `time`; 0 waits for ever")
-	s.linger = f.Duration("linger", 5*time.Second, "how long the output of COMMAND may stay open after its exit, as a `time`")
 	return s
+}
+
+// OutputOnly declares the options of a program that reads no stream.
+func (f *Flags) OutputOnly() *Streams { return f.streams().Output(f) }
+
+// streams declares what every filter has.
+func (f *Flags) streams() *Streams {
+	return &Streams{
+		force:  f.Bool("force", "f", "", "read and write binary data on a terminal"),
+		linger: f.Duration("linger", 5*time.Second, "how long the output of a command may stay open after its exit, a `time`"),
+		trust:  new(bool),
+		idle:   new(time.Duration),
+	}
 }
 
 // Output adds the options for an output.
@@ -85,10 +97,10 @@ func (s *Streams) Policy(e *Env) pipe.Policy {
 		Force:   *s.force,
 		Idle:    *s.idle,
 		Linger:  *s.linger,
+		Trust:   *s.trust,
 		Warn:    func(m string) { e.Warn("%s", m) },
 	}
 	if s.commits {
-		p.Trust = *s.trust
 		p.Hint = "let it run the producer and see its exit status: " + strings.Join(e.line, " ") +
 			" -- COMMAND, nested as in " + e.Name + " ... -- walg-crypt -- walg-compress FILE; or take its word with --trust-eof"
 	}
