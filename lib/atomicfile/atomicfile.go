@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"walg/lib/fault"
 )
 
 // File is a file that has no name yet. Write to File(), then Commit or Abort.
@@ -28,6 +30,9 @@ func Create(name string) (*File, error) {
 	}
 	temp := filepath.Join(filepath.Dir(name), fmt.Sprintf(".%s.tmp.%s", short(filepath.Base(name)), rand.Text()))
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrNotExist) { // a wrong path, not an absent object
+		return nil, fault.New(fault.Usage, "create %s: no such directory", name)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, cause(err))
 	}

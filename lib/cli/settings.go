@@ -103,6 +103,9 @@ func classify(lists map[class]string) map[string]class {
 	m := make(map[string]class)
 	for c, names := range lists {
 		for _, name := range strings.Fields(names) {
+			if _, twice := m[name]; twice {
+				panic("setting with two classes: " + name)
+			}
 			m[name] = c
 		}
 	}

@@ -131,13 +131,16 @@ func (s *Streams) Open(ctx context.Context, e *Env, operands []string) (*pipe.In
 	return in, nil
 }
 
-// Create opens the output: the FILE of -o or standard output. The stamp is
-// set when the program ends.
-func (s *Streams) Create(e *Env) (*pipe.Output, error) {
-	if *s.file == "" {
-		return pipe.Stdout(e.Stdout, *s.force), nil
+// Create opens the output of -o.
+func (s *Streams) Create(e *Env) (*pipe.Output, error) { return e.Create(*s.file, *s.force) }
+
+// Create opens an output: file, or standard output where it is empty. The
+// stamp is set when the program ends.
+func (e *Env) Create(file string, force bool) (*pipe.Output, error) {
+	if file == "" {
+		return pipe.Stdout(e.Stdout, force), nil
 	}
-	out, err := pipe.Create(*s.file, e.Stdout, *s.force)
+	out, err := pipe.Create(file, e.Stdout, force)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,165 @@
+package catalog
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Format says how WriteList shows backups. The combinations are those of
+// WAL-G's backup-list, byte for byte.
+type Format struct {
+	JSON   bool
+	Detail bool // with what metadata.json says
+	Pretty bool // a box; with JSON indented
+}
+
+// storageName is what WAL-G calls the storage that is not a failover storage.
+const storageName = "default"
+
+// none is printed where a time is not known, or with Detail anything.
+const none = "-"
+
+// WriteList writes the finished ones of the backups, in the order of their
+// modification times, or with Detail of their start times where all are
+// recorded. Of a backup whose metadata is missing or broken the columns hold a
+// dash, and the JSON object has no such keys.
+func WriteList(w io.Writer, backups []*Backup, f Format) error {
+	backups = slices.Clone(backups)
+	backups = slices.DeleteFunc(backups, func(b *Backup) bool { return !b.Finished })
+	order := byModTime
+	if f.Detail && !slices.ContainsFunc(backups, func(b *Backup) bool { return b.Metadata == nil }) {
+		order = byTime
+	}
+	slices.SortFunc(backups, order)
+	switch {
+	case f.JSON:
+		return writeJSON(w, backups, f)
+	case f.Pretty:
+		return writeBox(w, backups, f)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
+	fmt.Fprintln(t, strings.Join(columns(f.Detail, false), "\t"))
+	for _, b := range backups {
+		fmt.Fprintln(t, strings.Join(row(b, f.Detail, time.RFC3339), "\t"))
+	}
+	return t.Flush()
+}
+
+func writeJSON(w io.Writer, backups []*Backup, f Format) error {
+	type item struct {
+		Name    string    `json:"backup_name"`
+		Time    time.Time `json:"time"`
+		Segment string    `json:"wal_file_name"`
+		Storage string    `json:"storage_name"`
+		*Metadata
+	}
+	items := make([]item, len(backups))
+	for i, b := range backups {
+		items[i] = item{b.Name, b.ModTime.UTC(), SegmentOf(b.Name), storageName, nil}
+		if f.Detail {
+			items[i].Metadata = b.Metadata
+		}
+	}
+	p, err := json.Marshal(items)
+	if err != nil {
+		return err
+	}
+	if f.Pretty {
+		var indented bytes.Buffer
+		if err := json.Indent(&indented, p, "", "    "); err != nil {
+			return err
+		}
+		p = indented.Bytes()
+	}
+	_, err = w.Write(append(p, '\n'))
+	return err
+}
+
+func columns(detail, box bool) []string {
+	if !box {
+		c := []string{"backup_name", "modified", "wal_file_name", "storage_name"}
+		if detail {
+			c = append(c, "start_time", "finish_time", "hostname", "data_dir", "pg_version", "start_lsn", "finish_lsn", "is_permanent")
+		}
+		return c
+	}
+	c := []string{"BACKUP NAME", "MODIFIED", "WAL FILE NAME", "STORAGE NAME"}
+	if detail {
+		c = append(c, "START TIME", "FINISH TIME", "HOSTNAME", "DATADIR", "PG VERSION", "START LSN", "FINISH LSN", "PERMANENT")
+	}
+	return c
+}
+
+func row(b *Backup, detail bool, layout string) []string {
+	at := func(t time.Time) string {
+		if t.IsZero() {
+			return none
+		}
+		return t.UTC().Format(layout)
+	}
+	r := []string{text(b.Name), at(b.ModTime), SegmentOf(b.Name), storageName}
+	switch m := b.Metadata; {
+	case detail && m != nil:
+		r = append(r, at(m.StartTime), at(m.FinishTime), text(m.Hostname), text(m.DataDir), strconv.Itoa(m.PgVersion),
+			m.StartLSN.LSN(), m.FinishLSN.LSN(), strconv.FormatBool(m.IsPermanent))
+	case detail:
+		for range 8 {
+			r = append(r, none)
+		}
+	}
+	return r
+}
+
+// text makes what came from an archive fit for a terminal and for columns.
+func text(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	return strconv.Quote(s)
+}
+
+func writeBox(out io.Writer, backups []*Backup, f Format) error {
+	rows := [][]string{append([]string{"#"}, columns(f.Detail, true)...)}
+	for i, b := range backups {
+		rows = append(rows, append([]string{strconv.Itoa(i)}, row(b, f.Detail, time.RFC850)...))
+	}
+	width := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
+			width[i] = max(width[i], utf8.RuneCountInString(cell))
+		}
+	}
+	w := bufio.NewWriter(out)
+	rule := func() {
+		for _, n := range width {
+			w.WriteString("+" + strings.Repeat("-", n+2))
+		}
+		w.WriteString("+\n")
+	}
+	rule()
+	for n, r := range rows {
+		for i, cell := range r {
+			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
+			if i == 0 && n > 0 {
+				cell, pad = pad+cell, "" // numbers to the right
+			}
+			w.WriteString("| " + cell + pad + " ")
+		}
+		w.WriteString("|\n")
+		if n == 0 {
+			rule()
+		}
+	}
+	rule()
+	return w.Flush()
+}

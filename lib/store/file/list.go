@@ -1,0 +1,185 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"walg/lib/store"
+)
+
+// readNames is how many directory entries are read at a time.
+const readNames = 1024
+
+// List returns the files below the root in byte order of their keys. It holds
+// the names of one directory per level.
+func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Info, error] {
+	return func(yield func(store.Info, error) bool) {
+		for e, err := range s.entries(ctx, prefix) {
+			switch {
+			case err != nil:
+				yield(store.Info{}, err)
+				return
+			case store.ValidKey(e.name) != nil:
+				// Temporary, or not ours.
+			case !yield(store.Info{Key: e.name, Size: e.fi.Size(), ModTime: e.fi.ModTime()}, nil):
+				return
+			}
+		}
+	}
+}
+
+// Leftovers returns the temporary files of killed and of running Puts, in
+// byte order of their names.
+func (s *Store) Leftovers(ctx context.Context, prefix string) iter.Seq2[store.Leftover, error] {
+	return func(yield func(store.Leftover, error) bool) {
+		for e, err := range s.entries(ctx, prefix) {
+			if err != nil {
+				yield(store.Leftover{}, err)
+				return
+			}
+			dir, base := e.name[:strings.LastIndex(e.name, "/")+1], e.name[strings.LastIndex(e.name, "/")+1:]
+			key, started, ok := store.ParseTemp(base)
+			if !ok || store.ValidKey(dir+key) != nil {
+				continue
+			}
+			l := store.Leftover{Name: e.name, Key: dir + key, Size: e.fi.Size(), Started: started, ModTime: e.fi.ModTime()}
+			if !yield(l, nil) {
+				return
+			}
+		}
+	}
+}
+
+// An entry is a regular file, by its slash-separated path below the root.
+type entry struct {
+	name string
+	fi   fs.FileInfo
+}
+
+func (s *Store) entries(ctx context.Context, prefix string) iter.Seq2[entry, error] {
+	return func(yield func(entry, error) bool) {
+		if err := store.ValidPrefix(prefix); err != nil {
+			yield(entry{}, err)
+			return
+		}
+		w := walk{ctx: ctx, s: s, prefix: prefix, yield: yield}
+		w.dir(prefix[:strings.LastIndex(prefix, "/")+1])
+	}
+}
+
+type walk struct {
+	ctx    context.Context
+	s      *Store
+	prefix string
+	yield  func(entry, error) bool
+}
+
+// dir walks the directory at (empty, or ending with a slash), and returns false
+// when the walk is over.
+func (w *walk) dir(at string) bool {
+	path := filepath.Join(w.s.root, filepath.FromSlash(at))
+	names, err := w.names(path, at)
+	if err != nil {
+		// A directory that is not there holds nothing; Delete may just have
+		// removed it. But the root is always there.
+		if err = w.s.absent(err); errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+		return w.fail(at, err)
+	}
+	for _, name := range names {
+		if err := context.Cause(w.ctx); err != nil {
+			return w.fail(at, err)
+		}
+		full := at + name
+		if strings.HasSuffix(name, "/") {
+			if !w.dir(full) {
+				return false
+			}
+			continue
+		}
+		fi, err := os.Stat(filepath.Join(path, name))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // deleted meanwhile, or a link that leads nowhere
+		case err != nil:
+			return w.fail(full, err)
+		case !fi.Mode().IsRegular():
+			continue
+		}
+		if !w.yield(entry{full, fi}, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *walk) fail(at string, err error) bool {
+	w.yield(entry{}, explain("list", w.s.URL(at), err))
+	return false
+}
+
+// names returns what lies in a directory and has the prefix, or may have it
+// below, sorted as the keys are: a directory with its slash.
+func (w *walk) names(path, at string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var names []string
+	for {
+		entries, err := f.ReadDir(readNames)
+		for _, e := range entries {
+			name := e.Name()
+			if full := at + name; !strings.HasPrefix(full, w.prefix) && !strings.HasPrefix(w.prefix, full+"/") {
+				continue
+			}
+			isLink, isDir := e.Type()&fs.ModeSymlink != 0, e.IsDir()
+			if isLink {
+				var loop error
+				if isDir, loop = linkedDir(path, name); loop != nil {
+					return nil, loop
+				}
+			}
+			switch {
+			case isDir:
+				names = append(names, name+"/")
+			case isLink || e.Type().IsRegular():
+				names = append(names, name)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// linkedDir reports whether the symbolic link name in dir leads to a directory. One that
+// leads back to where it lies would be walked for ever, and is an error.
+func linkedDir(dir, name string) (bool, error) {
+	target, err := os.Stat(filepath.Join(dir, name))
+	if err != nil || !target.IsDir() {
+		return false, nil // to nowhere, or to a file: Stat says so again, later
+	}
+	for up := dir; ; up = filepath.Dir(up) {
+		if fi, err := os.Stat(up); err == nil && os.SameFile(fi, target) {
+			return false, errors.New("symbolic link " + name + " leads back to " + up)
+		}
+		if up == filepath.Dir(up) {
+			return true, nil
+		}
+	}
+}
