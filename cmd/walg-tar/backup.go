@@ -259,14 +259,20 @@ func (b *base) asParts(ctx context.Context) error {
 // extraPart writes a small part of its own.
 func (b *base) extraPart(ctx context.Context, name string, fill func(*tarball.Writer) error) error {
 	p, err := b.part(ctx, name)
+	if err == nil {
+		w := tarball.NewWriter(p)
+		if err = w.Own(b.dir); err == nil { // the server's, also where root archives
+			err = fill(w)
+		}
+		if err == nil {
+			err = w.Close()
+		}
+		err = p.Close(err)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("part %s: %w", name, err)
 	}
-	w := tarball.NewWriter(p)
-	if err = fill(w); err == nil {
-		err = w.Close()
-	}
-	return p.Close(err)
+	return nil
 }
 
 // describe writes metadata and sentinel.

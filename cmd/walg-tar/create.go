@@ -123,36 +123,7 @@ func (c *creation) split(ctx context.Context) tarball.SplitOptions {
 // part starts the command of one part.
 func (c *creation) part(ctx context.Context, name string) (tarball.Part, error) {
 	env := []string{"WALG_PART=" + name, "WALG_BACKUP_NAME=" + c.backup, "WALG_STATE=" + c.state}
-	p, err := pipe.Consume(ctx, []string{"sh", "-c", c.command}, env, c.policy)
-	if err != nil {
-		return nil, fmt.Errorf("part %s: %w", name, err)
-	}
-	return named{p, name}, nil
-}
-
-// named adds a part's name to its errors.
-type named struct {
-	tarball.Part
-	name string
-}
-
-func (n named) Write(p []byte) (int, error) {
-	k, err := n.Part.Write(p)
-	return k, n.wrap(err)
-}
-
-func (n named) Close(err error) error {
-	if cerr := n.Part.Close(err); cerr != err {
-		return n.wrap(cerr)
-	}
-	return err
-}
-
-func (n named) wrap(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("part %s: %w", n.name, err)
+	return pipe.Consume(ctx, []string{"sh", "-c", c.command}, env, c.policy)
 }
 
 // writeState puts one file into the state directory.

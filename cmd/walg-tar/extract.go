@@ -74,7 +74,9 @@ func extract(f *cli.Flags) cli.Run {
 		case *finish:
 			return x.finish(ctx, in)
 		}
-		_, err = tarball.Extract(ctx, in, x.target)
+		if _, err = tarball.Extract(ctx, in, x.target); err == nil {
+			err = x.own(x.mounts)
+		}
 		return err
 	}
 }
@@ -138,10 +140,14 @@ func (x *extraction) finish(ctx context.Context, in *pipe.Input) error {
 		return fault.WithHint(fault.New(fault.Data, "finish %s: no backup_label: the restore is not complete", x.dir),
 			"restore backup_label.tar with --join first")
 	}
-	if err := x.own("backup_label", "tablespace_map"); err != nil {
+	mounts, err := tarball.Mounts(x.dir)
+	if err != nil {
 		return err
 	}
-	_, err := tarball.Finish(ctx, x.dir, in, x.target)
+	if err := x.own(mounts, "backup_label", "tablespace_map"); err != nil {
+		return err
+	}
+	_, err = tarball.Finish(ctx, x.dir, in, x.target)
 	return err
 }
 
@@ -194,9 +200,10 @@ func (x *extraction) editMap(_ string, content []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// own gives files that WAL-G stores as root's to whom PG_VERSION belongs: the
-// server cannot read them otherwise.
-func (x *extraction) own(names ...string) error {
+// own gives what no member of an archive says the owner of, the directories of
+// tablespaces, and files that WAL-G stores as root's, to whom PG_VERSION
+// belongs: the server cannot read them otherwise.
+func (x *extraction) own(mounts map[string]string, names ...string) error {
 	if !isRoot() {
 		return nil
 	}
@@ -205,10 +212,25 @@ func (x *extraction) own(names ...string) error {
 		return err
 	}
 	defer root.Close()
+	like, err := root.Lstat("PG_VERSION")
+	if os.IsNotExist(err) {
+		return nil // no data directory
+	}
 	for _, name := range names {
-		if err := chownLike(root, "PG_VERSION", name); err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("restore owner of %s: %w", name, err)
+		if err == nil {
+			err = chownLike(like, func(uid, gid int) error { return root.Lchown(name, uid, gid) })
 		}
+		if os.IsNotExist(err) {
+			err = nil
+		}
+	}
+	for _, dir := range mounts {
+		if err == nil {
+			err = chownLike(like, func(uid, gid int) error { return os.Lchown(dir, uid, gid) })
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("restore owner: %w", err)
 	}
 	return nil
 }

@@ -3,16 +3,12 @@
 package main
 
 import (
-	"os"
+	"io/fs"
 	"syscall"
 )
 
-// chownLike gives name the owner of like, both below root.
-func chownLike(root *os.Root, like, name string) error {
-	fi, err := root.Lstat(like)
-	if err != nil {
-		return err
-	}
-	st := fi.Sys().(*syscall.Stat_t)
-	return root.Lchown(name, int(st.Uid), int(st.Gid))
+// chownLike has chown give the owner of like.
+func chownLike(like fs.FileInfo, chown func(uid, gid int) error) error {
+	st := like.Sys().(*syscall.Stat_t)
+	return chown(int(st.Uid), int(st.Gid))
 }

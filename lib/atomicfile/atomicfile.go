@@ -31,7 +31,7 @@ func Create(name string) (*File, error) {
 	temp := filepath.Join(filepath.Dir(name), fmt.Sprintf(".%s.tmp.%s", short(filepath.Base(name)), rand.Text()))
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrNotExist) { // a wrong path, not an absent object
-		return nil, fault.New(fault.Usage, "create %s: no such directory", name)
+		return nil, fault.New(fault.Usage, "create %s: %w", name, cause(err))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, cause(err))

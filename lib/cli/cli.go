@@ -76,10 +76,11 @@ func Main(p Program) {
 	stdout := pipe.Claim(os.Stdout)
 	e := &Env{Name: p.Name, Stdout: stdout, ends: []*pipe.End{stdout}, line: os.Args}
 
+	e.meter.listen(e)
 	ctx, cancel := context.WithCancel(context.Background())
 	caught := catch(cancel)
 	err := run(ctx, e, p, os.Args[1:])
-	e.meter.stop()
+	e.meter.stop(e)
 
 	status := fault.Status(err)
 	switch {
@@ -157,7 +158,9 @@ func run(ctx context.Context, e *Env, p Program, args []string) error {
 			e.Warn("%s", w)
 		}
 	}
-	e.meter.start(e, *progress)
+	if *progress {
+		e.meter.show(e)
+	}
 	return work(ctx, e)
 }
 

@@ -15,20 +15,20 @@ type meter struct {
 	mu    sync.Mutex
 	count func() (done, total int64) // total -1 where nobody knows
 	begin time.Time
-	quit  chan struct{}
-	shown bool
+	quit  chan struct{} // nil where nothing is drawn
 }
 
 const interval = time.Second
 
-func (m *meter) start(e *Env, show bool) {
+// listen answers SIGUSR1, which would otherwise end the program.
+func (m *meter) listen(e *Env) {
 	m.begin = time.Now()
-	m.quit = make(chan struct{})
 	onStatusSignal(func() { e.say(m.line()) })
-	if !show {
-		return
-	}
-	m.shown = true
+}
+
+// show draws a line each second from now on.
+func (m *meter) show(e *Env) {
+	m.quit = make(chan struct{})
 	go func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
@@ -44,13 +44,14 @@ func (m *meter) start(e *Env, show bool) {
 }
 
 // stop ends the drawing with one last line.
-func (m *meter) stop() {
+func (m *meter) stop(e *Env) {
 	if m.quit == nil {
 		return
 	}
 	close(m.quit)
-	if m.shown {
-		fmt.Fprintf(os.Stderr, "%s\n", m.line())
+	m.draw(e)
+	if pipe.IsTerminal(os.Stderr) {
+		fmt.Fprintln(os.Stderr)
 	}
 }
 

@@ -38,6 +38,7 @@ type Options struct {
 	Checksums bool              // initdb with data checksums
 	InitArgs  []string          // further initdb arguments, e.g. --wal-segsize=1
 	DataDir   string            // an existing data directory (a restored one): no initdb
+	User      string            // superuser of an existing data directory; postgres when empty
 	Stopped   bool              // do not start it
 }
 
@@ -49,6 +50,7 @@ type Cluster struct {
 	DataDir   string
 	SocketDir string
 	Port      int
+	User      string // the superuser
 	Log       string // the server's log file
 
 	t    testing.TB
@@ -79,7 +81,10 @@ func New(t testing.TB, o Options) *Cluster {
 	if o.Major == 0 {
 		o.Major = 15
 	}
-	c := &Cluster{Major: o.Major, BinDir: BinDir(t, o.Major), Dir: Dir(t), Port: 5432, t: t}
+	c := &Cluster{Major: o.Major, BinDir: BinDir(t, o.Major), Dir: Dir(t), Port: 5432, User: o.User, t: t}
+	if c.User == "" {
+		c.User = "postgres"
+	}
 	c.SocketDir = c.Dir
 	c.Log = filepath.Join(c.Dir, "log")
 	c.DataDir = o.DataDir
@@ -276,12 +281,12 @@ func (c *Cluster) Running() bool {
 
 // Env is what a libpq client needs to reach the server, as NAME=VALUE.
 func (c *Cluster) Env() []string {
-	return []string{"PGHOST=" + c.SocketDir, "PGPORT=" + strconv.Itoa(c.Port), "PGUSER=postgres", "PGDATABASE=postgres"}
+	return []string{"PGHOST=" + c.SocketDir, "PGPORT=" + strconv.Itoa(c.Port), "PGUSER=" + c.User, "PGDATABASE=postgres"}
 }
 
 // ConnString is Env as a connection string.
 func (c *Cluster) ConnString() string {
-	return fmt.Sprintf("host=%s port=%d user=postgres", c.SocketDir, c.Port)
+	return fmt.Sprintf("host=%s port=%d user=%s", c.SocketDir, c.Port, c.User)
 }
 
 func (c *Cluster) connect(ctx context.Context, db string) (*pgconn.PgConn, error) {

@@ -234,6 +234,7 @@ func start(cmd *exec.Cmd, ended func()) error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread() // or the thread ends, and with it what others started on it
 		err := cmd.Start()
 		started <- err
 		if err == nil {
