@@ -69,7 +69,7 @@ soak: tools build ## the random tests at full length (an hour or more)
 	WALG_SOAK=1 $(GO) test -count=1 -race -timeout 12h ./lib/... ./cmd/... ./scripts/test/...
 
 bench: tools build ## speed and memory, beside tar and lz4
-	scripts/test/bench.sh
+	$(GO) run ./scripts/test/bench
 
 man: ## the manual pages, in build/man/
 	@mkdir -p build/man

@@ -78,7 +78,7 @@ func restrict(t testing.TB, dir string) {
 }
 
 // BinDir is the folder of a major version's server programs: Debian's, or
-// those in the test cache ($WALG_TEST_CACHE, by default ~/.cache/walg-test).
+// those in the test cache ($WALG_TEST_CACHE, by default the place that tools.sh fills).
 func BinDir(t testing.TB, major int) string {
 	t.Helper()
 	debian := filepath.Join("/usr/lib/postgresql", strconv.Itoa(major), "bin")
@@ -115,6 +115,9 @@ func Tool(t testing.TB, name string) string {
 func cache() string {
 	if dir := os.Getenv("WALG_TEST_CACHE"); dir != "" {
 		return dir
+	}
+	if os.Geteuid() == 0 { // where the user postgres may go, as tools.sh has it
+		return "/var/cache/walg-test"
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {

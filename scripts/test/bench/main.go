@@ -124,14 +124,18 @@ func (b *bench) wal() {
 // trees measures backup and restore of a tree.
 func (b *bench) trees(what, dir string, createLimit, extractLimit float64) {
 	archive := filepath.Join(b.work, "peer.tar.lz4")
-	peerOut, walgOut := filepath.Join(b.work, "peer"), filepath.Join(b.work, "walg")
 	var create, extract pair
-	for range *runs {
+	// Each run extracts into a directory of its own, and all go at the end:
+	// a file system is slow for a while after many files were removed.
+	out := filepath.Join(b.work, "out")
+	check(os.Mkdir(out, 0o755))
+	for i := range *runs {
+		peerOut, walgOut := filepath.Join(out, fmt.Sprint("peer", i)), filepath.Join(out, fmt.Sprint("walg", i))
 		settle(archive, filepath.Join(b.store, "bench"))
 		create.add(
 			run(&target{file: archive, sync: true}, []string{"tar", "c", "-C", dir, "."}, []string{"lz4", "-1"}),
 			run(nil, []string{"walg-tar", "create", dir}, []string{"walg-compress"}, []string{"walg-put", "bench/tree.tar.lz4"}))
-		settle(peerOut, walgOut)
+		settle()
 		check(os.Mkdir(peerOut, 0o755))
 		extract.add(
 			run(&target{syncAll: true}, []string{"lz4", "-dc", archive}, []string{"tar", "x", "-C", peerOut}),
@@ -143,7 +147,7 @@ func (b *bench) trees(what, dir string, createLimit, extractLimit float64) {
 	extract.print(what + ": lz4 -d | tar x, sync")
 	b.limit(what+": walg-get | walg-compress | walg-tar to lz4 | tar", extract.ratio(), extractLimit, "")
 	b.limit(what+": resident memory of all processes", extract.rss(), 256, " MiB")
-	settle(peerOut, walgOut)
+	settle(out)
 }
 
 // memory measures walg-tar with very many files.
