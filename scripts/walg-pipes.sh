@@ -16,7 +16,7 @@ walg_fail() { # STATUS MESSAGE...
 
 walg_nested() {
 	case ${WALG_PIPES:-} in
-	'') [ ! -e /proc/version ] ;; # not Linux
+	'') [ ! -e /proc/self/ns ] ;; # not Linux
 	piped) return 1 ;;
 	nested) return 0 ;;
 	*) walg_fail 64 "setting WALG_PIPES=$WALG_PIPES: it is piped or nested" ;;

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -156,27 +157,49 @@ func reportsPipes(argv []string) bool {
 	return strings.Contains(strings.Join(argv, " "), "pipefail")
 }
 
-// hidesPipes reports whether argv is a shell line with a pipeline whose first
-// stages can die unseen.
-func hidesPipes(argv []string) bool {
-	if len(argv) < 3 || !strings.HasPrefix(argv[1], "-") || !strings.Contains(argv[1], "c") {
-		return false
+// hidesPipes finds a pipeline in argv whose first stages can die unseen, and
+// names what runs it: a shell with -c, however it is started, or a program that
+// gives a line to a shell of its own. Marks do not come through ssh either.
+func hidesPipes(argv []string) (where string) {
+	if reportsPipes(argv) {
+		return ""
 	}
-	shell := argv[0][strings.LastIndexByte(argv[0], '/')+1:]
-	switch shell {
-	case "sh", "dash", "ash", "bash", "ksh", "zsh", "busybox":
-	default:
-		return false
+	for i, arg := range argv {
+		rest := argv[i+1:]
+		switch arg[strings.LastIndexByte(arg, '/')+1:] {
+		case "sh", "dash", "ash", "bash", "ksh", "zsh":
+			if hasPipe(shellLine(rest)) {
+				return arg + " -c"
+			}
+		case "ssh", "su", "runuser":
+			if slices.ContainsFunc(rest, hasPipe) {
+				return arg
+			}
+		}
 	}
-	line := strings.ReplaceAll(argv[2], "||", "")
-	return strings.Contains(line, "|") && !reportsPipes(argv)
+	return ""
 }
+
+// shellLine is the argument of a shell's -c.
+func shellLine(args []string) string {
+	for i, arg := range args {
+		if !strings.HasPrefix(arg, "-") {
+			break
+		}
+		if strings.Contains(arg, "c") && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return ""
+}
+
+func hasPipe(line string) bool { return strings.Contains(strings.ReplaceAll(line, "||", ""), "|") }
 
 // warnPipes says what no pipe can show.
 func warnPipes(argv []string, p Policy) {
-	if p.Warn != nil && hidesPipes(argv) {
-		p.Warn("only the last program of a pipeline inside " + argv[0] +
-			" -c reports its failure; use bash -o pipefail -c, or end it in a walg filter that reads its own producer with --")
+	if where := hidesPipes(argv); where != "" && p.Warn != nil {
+		p.Warn("only the last program of a pipeline inside " + where +
+			" reports its failure; use bash -o pipefail -c, or end it in a walg filter that reads its own producer with --")
 	}
 }
 

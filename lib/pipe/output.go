@@ -45,7 +45,10 @@ func Create(name string, stdout *End, force bool) (*Output, error) {
 		return nil, err
 	}
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)
-	if err != nil {
+	switch {
+	case os.IsNotExist(err): // a link that leads nowhere is no absent object
+		return nil, fault.New(fault.Usage, "%w", err)
+	case err != nil:
 		return nil, err
 	}
 	if same(f, stdout.f) { // -o /dev/stdout

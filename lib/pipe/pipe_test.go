@@ -330,7 +330,17 @@ func TestAPipelineInsideAShellIsWarnedOf(t *testing.T) {
 		"bash -c set\u00a0-o\u00a0pipefail;a|b": false,
 		"sh -c a||b":                            false,
 		"sh -c true":                            false,
-		"ssh db a|b":                            false,
+		"sh -e -c a|b":                          true,
+		"sh -c":                                 false,
+		"sh script a|b":                         false,
+		"busybox sh -c a|b":                     true,
+		"sudo -u db sh -c a|b":                  true,
+		"docker exec db sh -c a|b":              true,
+		"ssh db a|b":                            true,
+		"ssh db a||b":                           false,
+		"ssh db bash\u00a0-o\u00a0pipefail\u00a0-c\u00a0'a|b'": false,
+		"su db -c a|b": true,
+		"psql -c a|b":  false,
 	} {
 		argv := strings.Split(line, " ")
 		var said string
@@ -404,6 +414,15 @@ func TestThroughFailsWithItsCommand(t *testing.T) {
 		_, err := through(t, writers(t, Policy{}, "good 3000000"), "sh", "-c", line)
 		if fault.Status(err) != want.status || !strings.Contains(err.Error(), want.message) {
 			t.Errorf("%s: %v, want %+v", line, err, want)
+		}
+	}
+}
+
+func TestThroughFailsWhereLittleInputStaysUnread(t *testing.T) {
+	for _, line := range []string{"true", "head -c 1"} {
+		_, err := through(t, writers(t, Policy{}, "good 100000"), "sh", "-c", line)
+		if fault.Status(err) != fault.Failed || !strings.Contains(err.Error(), "before it had read all") {
+			t.Errorf("%s: %v", line, err)
 		}
 	}
 }

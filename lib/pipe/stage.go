@@ -46,10 +46,16 @@ func (c *Consumer) Write(p []byte) (int, error) {
 	if errors.Is(err, ErrReaderGone) {
 		err = c.command.wait(c.ctx)
 		if err == nil {
-			err = fault.New(fault.Failed, "%s exited before it had read all of its input", c.command.name())
+			err = c.early()
 		}
 	}
 	return n, err
+}
+
+// early is the failure of a command that exits with 0 and part of its input
+// unread: it cannot have done its work on all of it.
+func (c *Consumer) early() error {
+	return fault.New(fault.Failed, "%s exited before it had read all of its input", c.command.name())
 }
 
 // Taint tells the command that what it reads comes from an end of file that
@@ -69,6 +75,7 @@ func (c *Consumer) Close(err error) error {
 		c.end.f.Close()
 		return err
 	}
+	unread := watchUnread(c.end.f)
 	if err := c.end.f.Close(); err != nil {
 		c.command.kill()
 		return err
@@ -76,6 +83,9 @@ func (c *Consumer) Close(err error) error {
 	if err := c.command.wait(c.ctx); err != nil {
 		c.command.kill()
 		return err
+	}
+	if unread() > 0 {
+		return c.early()
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package pipe
 
 import (
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -75,4 +76,26 @@ func grow(f *os.File) {
 		}
 		return nil
 	})
+}
+
+// watchUnread returns a function that tells how many bytes of a pipe that we
+// wrote nobody has read, after we have closed it. Where the pipe cannot be
+// opened again (/proc is not mounted) it tells 0.
+func watchUnread(w *os.File) func() int {
+	r := -1
+	_ = control(w, func(fd int) (err error) {
+		r, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return func() int {
+		if r < 0 {
+			return 0
+		}
+		defer unix.Close(r)
+		n, err := unix.IoctlGetInt(r, unix.TIOCINQ) // by its other name FIONREAD
+		if err != nil {
+			return 0
+		}
+		return n
+	}
 }
