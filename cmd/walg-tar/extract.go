@@ -112,12 +112,19 @@ func (x *extraction) begin(name, specFile string, in *pipe.Input) error {
 			return fault.New(fault.Data, "restore spec %s: %w", specFile, err)
 		}
 	}
+	known := map[string]bool{}
 	if places != nil {
 		for _, t := range places.Tablespaces {
+			known[filepath.Clean(t.Location)] = true
 			x.mounts[t.Link] = t.Location
 			if to, ok := x.mapped(t.Location); ok {
 				x.mounts[t.Link] = to
 			}
+		}
+	}
+	for _, m := range x.mapping {
+		if from, _, _ := strings.Cut(m, "="); !known[filepath.Clean(from)] {
+			x.e.Warn("--tablespace-mapping %s: the backup has no tablespace in %s", m, from)
 		}
 	}
 	return tarball.Begin(x.dir, name, x.mounts)
