@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -80,7 +81,9 @@ func (s *Streams) Filter(ctx context.Context, e *Env, stage func(out *pipe.Outpu
 	defer out.Abort()
 	if command != nil {
 		out.Follow(in)
-		err = pipe.Through(ctx, out, in, command, s.Policy(e))
+		if err = pipe.Through(ctx, out, in, command, s.Policy(e)); err != nil {
+			err = fmt.Errorf("pass %s through %s: %w", in.Name(), command[0], err)
+		}
 	} else {
 		err = stage(out, in)
 	}

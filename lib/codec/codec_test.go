@@ -168,7 +168,7 @@ func TestHigherLevelsCompressBetter(t *testing.T) {
 
 // A frame proves its end where it is the only one and has a checksum.
 func TestWeOpenTheStockPrograms(t *testing.T) {
-	small, large := content(300_000), content(9<<20)
+	small, large := content(300_000), content(block+300_000)
 	skippable := append([]byte("\x53\x2a\x4d\x18\x05\x00\x00\x00"), "notes"...)
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 	lz4 := func(p []byte, args ...string) []byte { return tool(t, p, append([]string{"lz4", "-c"}, args...)...) }

@@ -166,28 +166,16 @@ func hidesPipes(argv []string) (where string) {
 	}
 	for i, arg := range argv {
 		rest := argv[i+1:]
+		if !slices.ContainsFunc(rest, hasPipe) {
+			break
+		}
 		switch arg[strings.LastIndexByte(arg, '/')+1:] {
 		case "sh", "dash", "ash", "bash", "ksh", "zsh":
-			if hasPipe(shellLine(rest)) {
+			if slices.ContainsFunc(rest, func(o string) bool { return o[:min(len(o), 1)] == "-" && strings.Contains(o, "c") }) {
 				return arg + " -c"
 			}
 		case "ssh", "su", "runuser":
-			if slices.ContainsFunc(rest, hasPipe) {
-				return arg
-			}
-		}
-	}
-	return ""
-}
-
-// shellLine is the argument of a shell's -c.
-func shellLine(args []string) string {
-	for i, arg := range args {
-		if !strings.HasPrefix(arg, "-") {
-			break
-		}
-		if strings.Contains(arg, "c") && i+1 < len(args) {
-			return args[i+1]
+			return arg
 		}
 	}
 	return ""

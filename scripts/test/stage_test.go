@@ -300,3 +300,54 @@ func TestACommandDiesWithItsFilter(t *testing.T) {
 		eventually(t, "COMMAND ends", func() bool { return !alive(pids[0]) })
 	}
 }
+
+// Each part has a pipeline of its own. When one breaks, or walg-tar itself,
+// the archive fails, and each part that is there is whole.
+func TestABrokenPartFailsTheArchive(t *testing.T) {
+	r := random(t)
+	c := newCargo(t, r, 6<<20)
+	const good = `walg-compress | walg-crypt | walg-put "parts/$WALG_PART"`
+	run := func(tar, part string) (status int) {
+		t.Helper()
+		dir := stocked(t)
+		_, said, status := sh(t, tar+` walg-tar create "$D" --part-size 500k --jobs 2 --ext .lz4 --part-command "$PART"`,
+			"WALG_FILE_PREFIX="+dir, "D="+c.dir, "PART="+part)
+		// What the parts hold is seen by extracting them all.
+		tree := filepath.Join(folder(t), "tree")
+		_, msg, bad := sh(t, `set -e; mkdir "$X"; cd "$P"; for part in parts/*.lz4; do [ -e "$part" ] || continue; lz4 -d -q -c "$part" | tar -x -C "$X"; done`,
+			"P="+dir, "X="+tree)
+		if bad != 0 {
+			t.Errorf("%s %s: status %d, and a part is torn: %s\n%s", tar, part, status, msg, said)
+		}
+		if status == 0 && snapshot(t, tree) != snapshot(t, c.dir) {
+			t.Errorf("%s %s: status 0, and the parts do not hold the tree\n%s", tar, part, said)
+		}
+		if part != good && status > 125 {
+			t.Errorf("%s: status %d\n%s", part, status, said)
+		}
+		return status
+	}
+	if status := run("", good); status != 0 {
+		t.Fatalf("nothing is broken: status %d", status)
+	}
+	fired, round := 0, 0
+	want := rounds(6, 200)
+	for ; fired < want && round < 5*want; round++ {
+		breaks := spoilers[round%len(spoilers)](r, c, 1)
+		tar, part := "", good
+		stages := strings.Split(good, " | ")
+		if k := r.IntN(len(stages) + 1); k < len(stages) {
+			stages[k] = breaks + " " + stages[k]
+			part = strings.Join(stages, " | ")
+		} else {
+			tar = breaks
+		}
+		if run(tar, part) != 0 {
+			fired++
+		}
+	}
+	t.Logf("%d rounds, in which the fault fired %d times", round, fired)
+	if fired < want {
+		t.Errorf("the fault did not fire %d times", want)
+	}
+}
