@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"walg/lib/child"
 	"walg/lib/fault"
 )
 
@@ -35,9 +36,10 @@ type Input struct {
 	name    string // for messages: "standard input", a file's name, a command
 	f       *os.File
 	kind    kind
-	command *command // the producer behind f, or nil
-	wake    *os.File // at its end when a waiting Read must look up
-	waker   *os.File // the other side of wake, held open until then
+	command *child.Child // the producer behind f, or nil
+	honest  bool         // its status speaks for all the pipelines inside it
+	wake    *os.File     // at its end when a waiting Read must look up
+	waker   *os.File     // the other side of wake, held open until then
 	unwatch func() bool
 	total   int64 // size of a regular file, else -1
 	n       atomic.Int64
@@ -51,7 +53,7 @@ const (
 	believed kind = iota // a regular file, /dev/null: the kernel knows the end
 	stamped              // an anonymous pipe: the stamp decides
 	foreign              // nothing proves the end
-	produced             // COMMAND's output: its exit status decides
+	command              // COMMAND's output: its exit status decides
 )
 
 // Stdin opens standard input.
@@ -113,7 +115,7 @@ func (in *Input) watch() error {
 	in.wake, in.waker = r, w
 	in.unwatch = context.AfterFunc(in.ctx, func() { w.Close() })
 	if in.command != nil {
-		in.command.onLinger(func() { w.Close() })
+		in.command.OnLinger(func() { w.Close() })
 	}
 	return nil
 }
@@ -172,7 +174,7 @@ func (in *Input) read(p []byte) (int, error) {
 			return 0, err
 		case in.ctx.Err() != nil:
 			return 0, in.ctx.Err()
-		case !ready && in.command.lingers():
+		case !ready && in.command.Lingers():
 			return 0, fault.New(fault.Unearned, "%s exited %v ago and its output is still open", in.name, in.policy.Linger)
 		case !ready:
 			return 0, fault.New(fault.Failed, "no data for %v", in.policy.Idle)
@@ -197,9 +199,9 @@ func (in *Input) look() error {
 			return mixedError(in.name)
 		}
 		in.tainted = !m.walg || m.tainted
-	case produced:
+	case command:
 		m, err := readMarks(in.f)
-		in.tainted = err == nil && m.walg && m.tainted && !in.command.reportsPipes
+		in.tainted = err == nil && m.walg && m.tainted && !in.honest
 	}
 	return in.refuse()
 }
@@ -209,8 +211,8 @@ func (in *Input) end() error {
 	switch in.kind {
 	case believed:
 		return io.EOF
-	case produced:
-		if err := in.command.wait(in.ctx); err != nil {
+	case command:
+		if err := in.command.Wait(in.ctx); err != nil {
 			return err
 		}
 		if err := in.look(); err != nil {
@@ -264,7 +266,7 @@ func mixedError(name string) error {
 // of its process group.
 func (in *Input) Close() error {
 	if in.command != nil {
-		in.command.kill()
+		in.command.Kill()
 	}
 	if in.wake != nil {
 		in.unwatch()

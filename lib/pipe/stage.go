@@ -6,8 +6,45 @@ import (
 	"io"
 	"os"
 
+	"walg/lib/child"
 	"walg/lib/fault"
 )
+
+// warnPipes says what no pipe can show.
+func warnPipes(argv []string, p Policy) {
+	if where := child.HidesPipes(argv); where != "" && p.Warn != nil {
+		p.Warn("only the last program of a pipeline inside " + where +
+			" reports its failure; use bash -o pipefail -c, or end it in a walg filter that reads its own producer with --")
+	}
+}
+
+// Command starts argv as the producer of the input. Its standard input is
+// /dev/null, and its output counts as whole only where it exits 0.
+func Command(ctx context.Context, argv []string, p Policy) (*Input, error) {
+	warnPipes(argv, p)
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	grow(r)
+	c, err := child.Start(argv, child.Options{Stdout: w, Asks: true, Otherwise: fault.Unearned, Linger: p.Linger})
+	w.Close()
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return produced(ctx, argv, r, c, p)
+}
+
+// produced is the output of a command as an input.
+func produced(ctx context.Context, argv []string, r *os.File, c *child.Child, p Policy) (*Input, error) {
+	in := &Input{ctx: ctx, policy: p, name: argv[0], f: r, kind: command, command: c, honest: child.ReportsPipes(argv), total: -1}
+	if err := in.watch(); err != nil {
+		in.Close()
+		return nil, err
+	}
+	return in, nil
+}
 
 // Consumer is a command that this program feeds. Its standard input is an
 // anonymous pipe with our stamp, so that a walg program in it knows whether we
@@ -15,7 +52,7 @@ import (
 type Consumer struct {
 	ctx     context.Context
 	end     *End
-	command *command
+	command *child.Child
 }
 
 // Consume starts argv with additions to its environment; its output goes where
@@ -30,7 +67,9 @@ func consume(ctx context.Context, argv, env []string, stdout *os.File, asks bool
 		return nil, err
 	}
 	end := Claim(w)
-	c, err := start(argv, r, stdout, env, asks, fault.Failed, p.Linger)
+	c, err := child.Start(argv, child.Options{
+		Stdin: r, Stdout: stdout, Env: env, Asks: asks, Otherwise: fault.Failed, Linger: p.Linger,
+	})
 	r.Close()
 	if err != nil {
 		w.Close()
@@ -44,7 +83,7 @@ func consume(ctx context.Context, argv, env []string, stdout *os.File, asks bool
 func (c *Consumer) Write(p []byte) (int, error) {
 	n, err := c.end.Write(p)
 	if errors.Is(err, ErrReaderGone) {
-		err = c.command.wait(c.ctx)
+		err = c.command.Wait(c.ctx)
 		if err == nil {
 			err = c.early()
 		}
@@ -55,7 +94,7 @@ func (c *Consumer) Write(p []byte) (int, error) {
 // early is the failure of a command that exits with 0 and part of its input
 // unread: it cannot have done its work on all of it.
 func (c *Consumer) early() error {
-	return fault.New(fault.Failed, "%s exited before it had read all of its input", c.command.name())
+	return fault.New(fault.Failed, "%s exited before it had read all of its input", c.command.Name())
 }
 
 // Taint tells the command that what it reads comes from an end of file that
@@ -71,17 +110,17 @@ func (c *Consumer) Close(err error) error {
 		err = c.end.Stamp(fault.OK)
 	}
 	if err != nil {
-		c.command.kill()
+		c.command.Kill()
 		c.end.f.Close()
 		return err
 	}
 	unread := watchUnread(c.end.f)
 	if err := c.end.f.Close(); err != nil {
-		c.command.kill()
+		c.command.Kill()
 		return err
 	}
-	if err := c.command.wait(c.ctx); err != nil {
-		c.command.kill()
+	if err := c.command.Wait(c.ctx); err != nil {
+		c.command.Kill()
 		return err
 	}
 	if unread() > 0 {
@@ -106,10 +145,10 @@ func Through(ctx context.Context, dst io.Writer, in *Input, argv []string, p Pol
 		r.Close()
 		return err
 	}
-	out := &Input{ctx: ctx, policy: p, name: argv[0], f: r, kind: produced, command: feed.command, total: -1}
-	out.policy.Commits = false
-	if err := out.watch(); err != nil {
-		out.Close()
+	through := p
+	through.Commits = false
+	out, err := produced(ctx, argv, r, feed.command, through)
+	if err != nil {
 		return feed.Close(err)
 	}
 	defer out.Close()
@@ -124,7 +163,7 @@ func Through(ctx context.Context, dst io.Writer, in *Input, argv []string, p Pol
 	}()
 	_, err = Copy(dst, out)
 	if err != nil {
-		feed.command.kill()
+		feed.command.Kill()
 	}
 	if ferr := <-fed; ferr != nil && (err == nil || in.failed()) {
 		err = ferr

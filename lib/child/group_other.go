@@ -1,6 +1,6 @@
 //go:build !unix
 
-package pipe
+package child
 
 import "os/exec"
 

@@ -1,4 +1,7 @@
-package pipe
+// Package child runs a program under this one: in a process group of its own
+// that is killed as a whole and dies with us, with its last words kept, and
+// with an exit status that is ours to pass on.
+package child
 
 import (
 	"bytes"
@@ -17,47 +20,52 @@ import (
 	"walg/lib/fault"
 )
 
-// command is a program that runs under this one in a process group of its own.
-// Only its exit status proves that its output is whole.
-type command struct {
-	cmd          *exec.Cmd
-	reportsPipes bool // its shell has pipefail set, so that its status speaks for all its stages
-	otherwise    int  // our status where its own means nothing here
-	words        *lastWords
-	exited       chan struct{}
-	err          error // of Wait; read after exited
+// Child is a running program. Only its exit status proves that its work is
+// whole.
+type Child struct {
+	cmd       *exec.Cmd
+	otherwise int
+	words     *lastWords
+	exited    chan struct{}
+	err       error // of Wait; read after exited
 
-	linger  time.Duration
 	late    atomic.Bool // exited, and linger has passed
 	mu      sync.Mutex
 	onLate  func()
 	release func() // gives the terminal back
 }
 
-// start starts argv with the given ends and additions to its environment. The
-// child inherits nothing else. With asks it may talk to the terminal.
-func start(argv []string, stdin, stdout *os.File, env []string, asks bool, otherwise int, linger time.Duration) (*command, error) {
-	c := &command{
-		cmd:          exec.Command(argv[0], argv[1:]...),
-		reportsPipes: reportsPipes(argv),
-		otherwise:    otherwise,
-		words:        &lastWords{},
-		exited:       make(chan struct{}),
-		linger:       linger,
+// Options say how a child is started. It inherits no more than this.
+type Options struct {
+	Stdin     *os.File // nil for /dev/null
+	Stdout    *os.File
+	Env       []string      // additions to the environment, NAME=VALUE
+	Asks      bool          // it may talk to the terminal, as ssh and gpg do
+	Otherwise int           // our status where its own means nothing to a walg program
+	Linger    time.Duration // how long after its exit its output may stay open
+}
+
+// Start starts a program. Its standard error goes to ours.
+func Start(argv []string, o Options) (*Child, error) {
+	c := &Child{
+		cmd:       exec.Command(argv[0], argv[1:]...),
+		otherwise: o.Otherwise,
+		words:     &lastWords{},
+		exited:    make(chan struct{}),
 	}
-	if stdin != nil {
-		c.cmd.Stdin = stdin
+	if o.Stdin != nil {
+		c.cmd.Stdin = o.Stdin
 	}
-	c.cmd.Stdout = stdout
-	if env != nil {
-		c.cmd.Env = append(c.cmd.Environ(), env...)
+	c.cmd.Stdout = o.Stdout
+	if o.Env != nil {
+		c.cmd.Env = append(c.cmd.Environ(), o.Env...)
 	}
 	stderr, theirs, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	c.cmd.Stderr = theirs
-	c.release = group(c.cmd, asks)
+	c.release = group(c.cmd, o.Asks)
 
 	started := make(chan error)
 	go func() {
@@ -80,11 +88,11 @@ func start(argv []string, stdin, stdout *os.File, env []string, asks bool, other
 		c.err = c.cmd.Wait()
 		select { // its last words are part of our message
 		case <-relayed:
-		case <-time.After(min(linger, 100*time.Millisecond)):
+		case <-time.After(min(o.Linger, 100*time.Millisecond)):
 		}
 		c.release()
 		close(c.exited)
-		time.AfterFunc(linger, c.lingered)
+		time.AfterFunc(o.Linger, c.lingered)
 	}()
 	if err := <-started; err != nil {
 		stderr.Close()
@@ -94,7 +102,7 @@ func start(argv []string, stdin, stdout *os.File, env []string, asks bool, other
 	return c, nil
 }
 
-func (c *command) lingered() {
+func (c *Child) lingered() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.late.Store(true)
@@ -103,17 +111,22 @@ func (c *command) lingered() {
 	}
 }
 
-func (c *command) onLinger(f func()) {
+// OnLinger calls f when the child has exited and Options.Linger has passed.
+func (c *Child) OnLinger(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.late.Load() {
+		f()
+	}
 	c.onLate = f
 }
 
-func (c *command) lingers() bool { return c != nil && c.late.Load() }
+// Lingers reports whether that has happened. A nil child never does.
+func (c *Child) Lingers() bool { return c != nil && c.late.Load() }
 
-// kill ends the whole process group, unless the command has exited: what it
+// Kill ends the whole process group, unless the command has exited: what it
 // left behind on purpose is not ours.
-func (c *command) kill() {
+func (c *Child) Kill() {
 	select {
 	case <-c.exited:
 	default:
@@ -122,9 +135,9 @@ func (c *command) kill() {
 	}
 }
 
-// wait waits for the exit and returns nil only for status 0. The statuses that
+// Wait waits for the exit and returns nil only for status 0. The statuses that
 // mean the same in every walg program are passed on.
-func (c *command) wait(ctx context.Context) error {
+func (c *Child) Wait(ctx context.Context) error {
 	select {
 	case <-c.exited:
 	case <-ctx.Done():
@@ -139,29 +152,30 @@ func (c *command) wait(ctx context.Context) error {
 	}
 	var exit *exec.ExitError
 	if !errors.As(c.err, &exit) {
-		return fault.New(c.otherwise, "%s: %w", c.name(), c.err)
+		return fault.New(c.otherwise, "%s: %w", c.Name(), c.err)
 	}
 	status := c.otherwise
 	switch code := exit.ExitCode(); code {
 	case fault.Usage, fault.Data, fault.Absent, fault.Exists, fault.Unearned:
 		status = code
 	}
-	return fault.New(status, "%s ended with %s%s", c.name(), exit.ProcessState, said)
+	return fault.New(status, "%s ended with %s%s", c.Name(), exit.ProcessState, said)
 }
 
-func (c *command) name() string { return c.cmd.Args[0] }
+// Name returns the program's name as it was given.
+func (c *Child) Name() string { return c.cmd.Args[0] }
 
-// reportsPipes reports whether argv's own status speaks for the stages of
+// ReportsPipes reports whether argv's own status speaks for the stages of
 // pipelines inside it.
-func reportsPipes(argv []string) bool {
+func ReportsPipes(argv []string) bool {
 	return strings.Contains(strings.Join(argv, " "), "pipefail")
 }
 
-// hidesPipes finds a pipeline in argv whose first stages can die unseen, and
+// HidesPipes finds a pipeline in argv whose first stages can die unseen, and
 // names what runs it: a shell with -c, however it is started, or a program that
 // gives a line to a shell of its own. Marks do not come through ssh either.
-func hidesPipes(argv []string) (where string) {
-	if reportsPipes(argv) {
+func HidesPipes(argv []string) (where string) {
+	if ReportsPipes(argv) {
 		return ""
 	}
 	for i, arg := range argv {
@@ -182,37 +196,6 @@ func hidesPipes(argv []string) (where string) {
 }
 
 func hasPipe(line string) bool { return strings.Contains(strings.ReplaceAll(line, "||", ""), "|") }
-
-// warnPipes says what no pipe can show.
-func warnPipes(argv []string, p Policy) {
-	if where := hidesPipes(argv); where != "" && p.Warn != nil {
-		p.Warn("only the last program of a pipeline inside " + where +
-			" reports its failure; use bash -o pipefail -c, or end it in a walg filter that reads its own producer with --")
-	}
-}
-
-// Command starts argv as the producer of the input. Its standard input is
-// /dev/null, and its output counts as whole only where it exits 0.
-func Command(ctx context.Context, argv []string, p Policy) (*Input, error) {
-	warnPipes(argv, p)
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	grow(r)
-	c, err := start(argv, nil, w, nil, true, fault.Unearned, p.Linger)
-	w.Close()
-	if err != nil {
-		r.Close()
-		return nil, err
-	}
-	in := &Input{ctx: ctx, policy: p, name: argv[0], f: r, kind: produced, command: c, total: -1}
-	if err := in.watch(); err != nil {
-		in.Close()
-		return nil, err
-	}
-	return in, nil
-}
 
 // lastWords keeps the last line that a command wrote to standard error.
 type lastWords struct {
