@@ -12,7 +12,7 @@ GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLA
 SCRIPTS  = $(shell find scripts -maxdepth 1 -type f)
 MANUALS  = $(wildcard cmd/*/*.scd docs/man/*.scd)
 FOREIGN  = linux/arm64 darwin/arm64 windows/amd64
-RACING   = ./lib/cli ./lib/codec ./lib/pipe ./lib/rate ./lib/tarball
+RACING   = ./lib/cli ./lib/codec ./lib/dirfd ./lib/fence ./lib/pipe ./lib/rate ./lib/tarball/... ./lib/tree
 
 # A time for what must come out the same each time it is made.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)

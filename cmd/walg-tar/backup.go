@@ -18,6 +18,8 @@ import (
 	"walg/lib/postgres"
 	"walg/lib/postgres/session"
 	"walg/lib/tarball"
+	"walg/lib/tarball/pack"
+	"walg/lib/tree"
 )
 
 // serverOptions are the options of create that --postgres needs.
@@ -55,7 +57,7 @@ type base struct {
 	control postgres.Control // as it is archived
 	mu      sync.Mutex
 	bad     *postgres.BadPages // under mu
-	source  tarball.Source
+	source  pack.Source
 	totals  tarball.Totals
 }
 
@@ -85,7 +87,7 @@ func (c *creation) postgres(ctx context.Context, o serverOptions, streams *cli.S
 		return err
 	}
 	if c.command == "" {
-		return c.stream(streams, func(w *tarball.Writer) error { return b.asStream(ctx, w) })
+		return c.stream(streams, func(w *pack.Writer) error { return b.asStream(ctx, w) })
 	}
 	return b.asParts(ctx)
 }
@@ -143,15 +145,15 @@ func (b *base) start(ctx context.Context, checksums string) error {
 	b.source = b.creation.source(ctx, inspector.Inspect)
 	b.source.Live = true
 	rules := postgres.NewRules(b.dir, b.server.Major(), b.server.CatalogVersion)
-	b.source.Filter = func(path string, fi fs.FileInfo) tarball.Verdict {
-		return map[postgres.Class]tarball.Verdict{
-			postgres.Keep: tarball.Keep, postgres.Skip: tarball.Skip,
-			postgres.Hollow: tarball.Hollow, postgres.Defer: tarball.Defer,
+	b.source.Filter = func(path string, fi fs.FileInfo) tree.Verdict {
+		return map[postgres.Class]tree.Verdict{
+			postgres.Keep: tree.Keep, postgres.Skip: tree.Skip,
+			postgres.Hollow: tree.Hollow, postgres.Defer: tree.Defer,
 		}[rules.Classify(path, fi)]
 	}
 	for _, s := range b.spaces {
 		if !s.InPlace {
-			b.source.Mounts = append(b.source.Mounts, tarball.Mount{Path: link(s), Dir: s.Location, Link: b.state == ""})
+			b.source.Mounts = append(b.source.Mounts, tree.Mount{Path: link(s), Dir: s.Location, Link: b.state == ""})
 		}
 	}
 	return nil
@@ -182,7 +184,7 @@ func (b *base) wait(ctx context.Context) error {
 }
 
 // asStream writes one archive: the tree, the labels, and pg_control last.
-func (b *base) asStream(ctx context.Context, w *tarball.Writer) error {
+func (b *base) asStream(ctx context.Context, w *pack.Writer) error {
 	if _, err := w.Tree(ctx, b.source); err != nil {
 		return err
 	}
@@ -198,7 +200,7 @@ func (b *base) asStream(ctx context.Context, w *tarball.Writer) error {
 	return b.wait(ctx)
 }
 
-func (b *base) labels(w *tarball.Writer, withMap bool) error {
+func (b *base) labels(w *pack.Writer, withMap bool) error {
 	if err := w.File("backup_label", 0o600, time.Unix(0, 0), b.stopped.Label); err != nil {
 		return err
 	}
@@ -225,23 +227,23 @@ func (b *base) asParts(ctx context.Context) error {
 		return err
 	}
 	defer files.discard()
-	b.source.Member = func(m tarball.Member) {
+	b.source.Member = func(m pack.Member) {
 		files.add(m, catalog.PartName(m.Part, b.ext))
 	}
-	if b.totals, err = tarball.Split(ctx, b.source, b.split(ctx)); err != nil {
+	if b.totals, err = pack.Split(ctx, b.source, b.split(ctx)); err != nil {
 		return err
 	}
 	if err := b.stop(ctx); err != nil {
 		return err
 	}
-	err = b.extraPart(ctx, catalog.ControlPart(b.ext), func(w *tarball.Writer) error {
+	err = b.extraPart(ctx, catalog.ControlPart(b.ext), func(w *pack.Writer) error {
 		return w.File("/"+controlFile, 0o600, time.Now(), b.control.Raw)
 	})
 	if err != nil {
 		return err
 	}
 	label := catalog.LabelPart(b.ext)
-	if err := b.extraPart(ctx, label, func(w *tarball.Writer) error { return b.labels(w, true) }); err != nil {
+	if err := b.extraPart(ctx, label, func(w *pack.Writer) error { return b.labels(w, true) }); err != nil {
 		return err
 	}
 	if err := b.wait(ctx); err != nil {
@@ -257,10 +259,10 @@ func (b *base) asParts(ctx context.Context) error {
 }
 
 // extraPart writes a small part of its own.
-func (b *base) extraPart(ctx context.Context, name string, fill func(*tarball.Writer) error) error {
+func (b *base) extraPart(ctx context.Context, name string, fill func(*pack.Writer) error) error {
 	p, err := b.part(ctx, name)
 	if err == nil {
-		w := tarball.NewWriter(p)
+		w := pack.NewWriter(p)
 		if err = w.Own(b.dir); err == nil { // the server's, also where root archives
 			err = fill(w)
 		}

@@ -13,7 +13,7 @@ import (
 	"walg/lib/fault"
 	"walg/lib/pipe"
 	"walg/lib/rate"
-	"walg/lib/tarball"
+	"walg/lib/tarball/pack"
 )
 
 // creation is one run of create.
@@ -66,10 +66,10 @@ func create(f *cli.Flags) cli.Run {
 		}
 		src := c.source(ctx, nil)
 		if c.command != "" {
-			_, err = tarball.Split(ctx, src, c.split(ctx))
+			_, err = pack.Split(ctx, src, c.split(ctx))
 			return err
 		}
-		return c.stream(streams, func(w *tarball.Writer) error {
+		return c.stream(streams, func(w *pack.Writer) error {
 			_, err := w.Tree(ctx, src)
 			return err
 		})
@@ -77,8 +77,8 @@ func create(f *cli.Flags) cli.Run {
 }
 
 // source is the plain tree. inspect sees each chunk after it is counted.
-func (c *creation) source(ctx context.Context, inspect func(path string, off int64, p []byte, f io.ReaderAt) error) tarball.Source {
-	return tarball.Source{
+func (c *creation) source(ctx context.Context, inspect func(path string, off int64, p []byte, f io.ReaderAt) error) pack.Source {
+	return pack.Source{
 		Root: c.dir,
 		Warn: c.e.Warn,
 		Inspect: func(path string, off int64, p []byte, f io.ReaderAt) error {
@@ -97,13 +97,13 @@ func (c *creation) source(ctx context.Context, inspect func(path string, off int
 }
 
 // stream writes one archive to the output.
-func (c *creation) stream(streams *cli.Streams, fill func(*tarball.Writer) error) error {
+func (c *creation) stream(streams *cli.Streams, fill func(*pack.Writer) error) error {
 	out, err := streams.Create(c.e)
 	if err != nil {
 		return err
 	}
 	defer out.Abort()
-	w := tarball.NewWriter(out)
+	w := pack.NewWriter(out)
 	if err := fill(w); err != nil {
 		return err
 	}
@@ -114,14 +114,14 @@ func (c *creation) stream(streams *cli.Streams, fill func(*tarball.Writer) error
 }
 
 // split says how the tree becomes parts.
-func (c *creation) split(ctx context.Context) tarball.SplitOptions {
-	return tarball.SplitOptions{Size: c.partSize, Jobs: c.jobs, Open: func(n int) (tarball.Part, error) {
+func (c *creation) split(ctx context.Context) pack.SplitOptions {
+	return pack.SplitOptions{Size: c.partSize, Jobs: c.jobs, Open: func(n int) (pack.Part, error) {
 		return c.part(ctx, catalog.PartName(n, c.ext))
 	}}
 }
 
 // part starts the command of one part.
-func (c *creation) part(ctx context.Context, name string) (tarball.Part, error) {
+func (c *creation) part(ctx context.Context, name string) (pack.Part, error) {
 	env := []string{"WALG_PART=" + name, "WALG_BACKUP_NAME=" + c.backup, "WALG_STATE=" + c.state}
 	return pipe.Consume(ctx, []string{"sh", "-c", c.command}, env, c.policy)
 }

@@ -14,7 +14,7 @@ import (
 	"walg/lib/cli"
 	"walg/lib/fault"
 	"walg/lib/pipe"
-	"walg/lib/tarball"
+	"walg/lib/tarball/unpack"
 )
 
 // extraction is one run of extract.
@@ -22,7 +22,7 @@ type extraction struct {
 	e       *cli.Env
 	dir     string
 	mapping []string // OLD=NEW
-	target  tarball.Target
+	target  unpack.Target
 
 	mu     sync.Mutex
 	mounts map[string]string // of tablespaces: place in the tree to directory
@@ -56,7 +56,7 @@ func extract(f *cli.Flags) cli.Run {
 			return err
 		}
 		defer in.Close()
-		x.target = tarball.Target{
+		x.target = unpack.Target{
 			Root:        dir,
 			Last:        func(path string) bool { return path == controlFile },
 			EditWants:   func(path string) bool { return path == "tablespace_map" },
@@ -74,7 +74,7 @@ func extract(f *cli.Flags) cli.Run {
 		case *finish:
 			return x.finish(ctx, in)
 		}
-		if _, err = tarball.Extract(ctx, in, x.target); err == nil {
+		if _, err = unpack.Extract(ctx, in, x.target); err == nil {
 			err = x.own(x.mounts)
 		}
 		return err
@@ -127,15 +127,15 @@ func (x *extraction) begin(name, specFile string, in *pipe.Input) error {
 			x.e.Warn("--tablespace-mapping %s: the backup has no tablespace in %s", m, from)
 		}
 	}
-	return tarball.Begin(x.dir, name, x.mounts)
+	return unpack.Begin(x.dir, name, x.mounts)
 }
 
 func (x *extraction) join(ctx context.Context, in *pipe.Input) (err error) {
-	if x.mounts, err = tarball.Mounts(x.dir); err != nil {
+	if x.mounts, err = unpack.Mounts(x.dir); err != nil {
 		return err
 	}
 	x.target.Mounts, x.target.Join, x.target.Sync = x.mounts, true, false
-	_, err = tarball.Extract(ctx, in, x.target)
+	_, err = unpack.Extract(ctx, in, x.target)
 	return err
 }
 
@@ -147,14 +147,14 @@ func (x *extraction) finish(ctx context.Context, in *pipe.Input) error {
 		return fault.WithHint(fault.New(fault.Data, "finish %s: no backup_label: the restore is not complete", x.dir),
 			"restore backup_label.tar with --join first")
 	}
-	mounts, err := tarball.Mounts(x.dir)
+	mounts, err := unpack.Mounts(x.dir)
 	if err != nil {
 		return err
 	}
 	if err := x.own(mounts, "backup_label", "tablespace_map"); err != nil {
 		return err
 	}
-	_, err = tarball.Finish(ctx, x.dir, in, x.target)
+	_, err = unpack.Finish(ctx, x.dir, in, x.target)
 	return err
 }
 

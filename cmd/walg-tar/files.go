@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"walg/lib/catalog"
-	"walg/lib/tarball"
+	"walg/lib/tarball/pack"
 )
 
 // fileList writes files_metadata.json into the state directory, or nothing.
@@ -38,7 +38,7 @@ func (b *base) openFiles() (*fileList, error) {
 	return l, nil
 }
 
-func (l *fileList) add(m tarball.Member, part string) {
+func (l *fileList) add(m pack.Member, part string) {
 	if l.w == nil || l.err != nil {
 		return
 	}

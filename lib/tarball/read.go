@@ -13,6 +13,11 @@ import (
 	"walg/lib/fault"
 )
 
+const (
+	blockSize = 512
+	direct    = 64 << 10 // reads of this size pass the input's buffer
+)
+
 // Read calls each with every member of an archive, in order; content is valid
 // during the call. The archive must have its two zero blocks, and after them
 // only zero bytes may follow, up to the end of r: else the error has status 65.
@@ -174,7 +179,7 @@ func (in *input) short() error {
 // drain reads on to the end of the input, so that its producer can finish and
 // its verdict is heard.
 func (in *input) drain() error {
-	p := make([]byte, len(zeros))
+	p := make([]byte, direct)
 	for {
 		n, err := in.Read(p)
 		for _, c := range p[:n] {

@@ -3,66 +3,27 @@ package tarball
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
 
-	"walg/lib/fault"
+	"walg/lib/tarball/tartest"
 )
 
-var errDied = fault.New(fault.Unearned, "the producer died")
+var ctx = context.Background()
 
-// mixed is an archive with each kind of header block.
-func mixed(t testing.TB) []byte {
-	return tarOf(t, folder("./"), regular("empty", 0), regular("f", 700), regular("g", 512), symlink("l", "f"),
-		tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "f"},
-		tar.Header{Format: tar.FormatGNU, Name: strings.Repeat("long/", 30) + "f", Size: 5},
-		tar.Header{Format: tar.FormatPAX, Name: strings.Repeat("pax/", 80) + "é", Size: 5, ModTime: when}, regular("z", 1500))
-}
-
-func TestTruncationAnywhereIsNoticed(t *testing.T) {
-	whole := mixed(t)
-	top := t.TempDir()
-	for at := 0; at < len(whole); at++ {
-		if at%512 > 3 && at%512 != 100 && at%512 != 257 && at%512 != 511 {
-			continue
-		}
-		root := fmt.Sprintf("%s/%d", top, at)
-		must(t, os.Mkdir(root, 0o700))
-		for name, r := range map[string]io.Reader{"": bytes.NewReader(whole[:at]), "one byte at a time": iotest.OneByteReader(bytes.NewReader(whole[:at])), "data with EOF": iotest.DataErrReader(bytes.NewReader(whole[:at]))} {
-			if _, err := Extract(ctx, r, Target{Root: root, Join: true}); fault.Status(err) != fault.Data {
-				t.Errorf("cut at %d %s: %v", at, name, err)
-			}
-		}
-		// a producer that says why it stopped is believed before the guess of truncation
-		for name, r := range map[string]io.Reader{
-			"":                io.MultiReader(bytes.NewReader(whole[:at]), iotest.ErrReader(errDied)),
-			"data with error": &errWithData{whole[:at]},
-		} {
-			if _, err := Extract(ctx, r, Target{Root: root, Join: true}); err != error(errDied) {
-				t.Errorf("died at %d %s: %v", at, name, err)
-			}
-		}
-	}
-	_, err := Extract(ctx, iotest.HalfReader(bytes.NewReader(whole)), Target{Root: t.TempDir()})
-	must(t, err)
-}
-
-// errWithData gives its last bytes together with the error.
-type errWithData struct{ p []byte }
-
-func (r *errWithData) Read(p []byte) (int, error) {
-	n := copy(p, r.p)
-	if r.p = r.p[n:]; len(r.p) == 0 {
-		return n, errDied
-	}
-	return n, nil
-}
+var (
+	must       = tartest.Must
+	wantStatus = tartest.WantStatus
+	tarOf      = tartest.TarOf
+	regular    = tartest.Regular
+	mixed      = tartest.Mixed
+	errDied    = tartest.ErrDied
+)
 
 func TestWhatFollowsTheEnd(t *testing.T) {
 	whole := mixed(t)
@@ -144,42 +105,7 @@ hrw-------            0 2026-11-22T15:55:07Z h link to d/f
 		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 	wantStatus(t, List(ctx, bytes.NewReader(b[:len(b)-1]), io.Discard), 65)
-	if err := List(ctx, bytes.NewReader(b), &shortWriter{10}); !errors.Is(err, errFull) {
+	if err := List(ctx, bytes.NewReader(b), &tartest.ShortWriter{N: 10}); !errors.Is(err, tartest.ErrFull) {
 		t.Error(err)
 	}
-}
-
-func FuzzExtract(f *testing.F) {
-	f.Add(mixed(f))
-	for _, members := range [][]tar.Header{
-		{regular("../x", 1)}, {symlink("l", ".."), regular("l/f", 1)}, {symlink("s", "."), symlink("a/l", "../s/.."), regular("a/l/x", 1)},
-		{folder("d"), symlink("d/l", "../d"), regular("d/l/f", 1)}, {regular("f", 1), {Typeflag: tar.TypeLink, Name: "h", Linkname: "f"}, regular("h", 2)},
-		{folder("pg_tblspc"), symlink("pg_tblspc/1", "/"), regular("pg_tblspc/1/f", 1)},
-	} {
-		f.Add(tarOf(f, members...))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		tr := tar.NewReader(bytes.NewReader(b))
-		for total := int64(0); ; { // a sparse member of any size costs its author nothing
-			h, err := tr.Next()
-			if err != nil {
-				break
-			}
-			if total += h.Size; total > 1<<20 || h.Size < 0 {
-				return
-			}
-		}
-		for _, target := range []Target{{}, {Join: true, Last: func(p string) bool { return len(p) == 1 }, Mounts: map[string]string{"pg_tblspc/1": ""}}} {
-			c := newCage(t)
-			target.Root = c.root
-			if target.Mounts != nil {
-				target.Mounts = map[string]string{"pg_tblspc/1": c.root + "/space"}
-			}
-			_, err := Extract(ctx, bytes.NewReader(b), target)
-			if s := fault.Status(err); s != 0 && s != 1 && s != fault.Data {
-				t.Errorf("status %d: %v", s, err)
-			}
-			c.check(t)
-		}
-	})
 }

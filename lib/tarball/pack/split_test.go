@@ -1,4 +1,4 @@
-package tarball
+package pack
 
 import (
 	"bytes"
@@ -15,15 +15,18 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"walg/lib/tarball"
+	"walg/lib/tarball/unpack"
+	"walg/lib/tree"
 )
 
 // memParts keeps parts in memory.
 type memParts struct {
-	mu     sync.Mutex
-	parts  map[int]*memPart
-	open   int
-	most   int
-	closed int
+	mu    sync.Mutex
+	parts map[int]*memPart
+	open  int
+	most  int
 }
 
 type memPart struct {
@@ -85,11 +88,11 @@ func TestSplitPartsEndAfterTheMemberThatExceedsSize(t *testing.T) {
 			put(t, root, p, make([]byte, sizes["/"+p]))
 		}
 		skip := rapid.SampledFrom([]string{"", "a", "b/c"}).Draw(rt, "hollow")
-		src := Source{Root: root, Prefix: "/", Filter: func(path string, _ fs.FileInfo) Verdict {
+		src := Source{Root: root, Prefix: "/", Filter: func(path string, _ fs.FileInfo) tree.Verdict {
 			if path == skip {
-				return Hollow
+				return tree.Hollow
 			}
-			return Keep
+			return tree.Keep
 		}}
 		size, jobs := rapid.Int64Range(0, 20).Draw(rt, "part size"), rapid.IntRange(1, 4).Draw(rt, "jobs")
 		want := wantParts(memberNames(t, archive(t, src)), sizes, size)
@@ -122,11 +125,11 @@ func TestSplitPartsTogetherAreTheTree(t *testing.T) {
 	tot, err := Split(ctx, Source{Root: root}, SplitOptions{Size: 600_000, Jobs: 3, Open: m.Open})
 	must(t, err)
 	out := filepath.Join(t.TempDir(), "out")
-	var again Totals
+	var again tarball.Totals
 	for n := range len(m.parts) {
-		got, err := Extract(ctx, m.parts[len(m.parts)-n], Target{Root: out, Join: true, Owner: os.Geteuid() == 0})
+		got, err := unpack.Extract(ctx, m.parts[len(m.parts)-n], unpack.Target{Root: out, Join: true, Owner: os.Geteuid() == 0})
 		must(t, err)
-		again.add(got)
+		again.Add(got)
 	}
 	t.Cleanup(func() { os.Chmod(filepath.Join(out, "dir"), 0o755) })
 	if tot.Files != again.Files || tot.Bytes != again.Bytes || len(m.parts) < 3 {
@@ -149,11 +152,11 @@ func TestSplitWarnsOnce(t *testing.T) {
 	must(t, os.Symlink("/dev/null", filepath.Join(root, "l")))
 	put(t, root, "gone", nil)
 	var warned warnings
-	_, err := Split(ctx, Source{Root: root, Warn: warned.warn, Filter: func(path string, fi fs.FileInfo) Verdict {
+	_, err := Split(ctx, Source{Root: root, Warn: warned.warn, Filter: func(path string, fi fs.FileInfo) tree.Verdict {
 		if path == "f" {
 			os.Remove(filepath.Join(root, "gone"))
 		}
-		return Keep
+		return tree.Keep
 	}}, SplitOptions{Jobs: 2, Open: (&memParts{}).Open})
 	must(t, err)
 	if len(warned.all) > 1 {

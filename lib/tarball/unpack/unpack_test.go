@@ -1,4 +1,4 @@
-package tarball
+package unpack
 
 import (
 	"archive/tar"
@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"walg/lib/fault"
+	"walg/lib/fence"
 )
 
 // cage is a target with a neighbourhood that must not change.
@@ -40,7 +41,7 @@ func newCage(t testing.TB) *cage {
 func (c *cage) outside(t testing.TB) map[string]string {
 	all := snapshot(t, c.top)
 	for p := range all {
-		if below(p, "out/side/root") {
+		if fence.Below(p, "out/side/root") {
 			delete(all, p)
 		}
 	}
@@ -53,7 +54,7 @@ func (c *cage) check(t testing.TB) {
 	wantSame(t, c.outside(t), c.before)
 	must(t, filepath.WalkDir(c.root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type()&fs.ModeSymlink != 0 {
-			if real, e := filepath.EvalSymlinks(path); e == nil && !below(real, c.root) {
+			if real, e := filepath.EvalSymlinks(path); e == nil && !fence.Below(real, c.root) {
 				t.Errorf("%s leads to %s", path, real)
 			}
 		}
@@ -118,7 +119,7 @@ func TestHostileMembersAreRefused(t *testing.T) {
 }
 
 func TestNULInNameIsRefused(t *testing.T) {
-	if _, err := clean("a\x00b"); fault.Status(err) != fault.Data {
+	if _, err := fence.Clean("a\x00b"); fault.Status(err) != fault.Data {
 		t.Error(err)
 	}
 	b := tarOf(t, regular("é", 0)) // by PAX record
@@ -280,10 +281,11 @@ func TestModesTimesAndOwners(t *testing.T) {
 }
 
 func TestManyDirectoriesAreFinishedEarly(t *testing.T) {
-	x := &extractor{Target: Target{Root: t.TempDir()}, buf: make([]byte, chunkSize)}
-	defer x.close()
-	must(t, x.vet())
-	must(t, x.begin())
+	root := t.TempDir()
+	f, err := fence.Open(root)
+	must(t, err)
+	defer f.Close()
+	x := newExtractor(Target{Root: root}, f)
 	most := 0
 	for d := range 50 {
 		for _, h := range []tar.Header{folder(fmt.Sprintf("d%d/", d)), folder(fmt.Sprintf("d%d/e/", d)), regular(fmt.Sprintf("d%d/e/f", d), 0)} {
@@ -545,4 +547,78 @@ func TestNothingEverLeavesTheRoot(t *testing.T) {
 		t.Error("everything was refused: nothing was tried")
 	}
 	t.Log(extracted, "members extracted")
+}
+
+func TestTruncationAnywhereIsNoticed(t *testing.T) {
+	whole := mixed(t)
+	top := t.TempDir()
+	for at := 0; at < len(whole); at++ {
+		if at%512 > 3 && at%512 != 100 && at%512 != 257 && at%512 != 511 {
+			continue
+		}
+		root := fmt.Sprintf("%s/%d", top, at)
+		must(t, os.Mkdir(root, 0o700))
+		for name, r := range map[string]io.Reader{"": bytes.NewReader(whole[:at]), "one byte at a time": iotest.OneByteReader(bytes.NewReader(whole[:at])), "data with EOF": iotest.DataErrReader(bytes.NewReader(whole[:at]))} {
+			if _, err := Extract(ctx, r, Target{Root: root, Join: true}); fault.Status(err) != fault.Data {
+				t.Errorf("cut at %d %s: %v", at, name, err)
+			}
+		}
+		// a producer that says why it stopped is believed before the guess of truncation
+		for name, r := range map[string]io.Reader{
+			"":                io.MultiReader(bytes.NewReader(whole[:at]), iotest.ErrReader(errDied)),
+			"data with error": &errWithData{whole[:at]},
+		} {
+			if _, err := Extract(ctx, r, Target{Root: root, Join: true}); err != error(errDied) {
+				t.Errorf("died at %d %s: %v", at, name, err)
+			}
+		}
+	}
+	_, err := Extract(ctx, iotest.HalfReader(bytes.NewReader(whole)), Target{Root: t.TempDir()})
+	must(t, err)
+}
+
+// errWithData gives its last bytes together with the error.
+type errWithData struct{ p []byte }
+
+func (r *errWithData) Read(p []byte) (int, error) {
+	n := copy(p, r.p)
+	if r.p = r.p[n:]; len(r.p) == 0 {
+		return n, errDied
+	}
+	return n, nil
+}
+
+func FuzzExtract(f *testing.F) {
+	f.Add(mixed(f))
+	for _, members := range [][]tar.Header{
+		{regular("../x", 1)}, {symlink("l", ".."), regular("l/f", 1)}, {symlink("s", "."), symlink("a/l", "../s/.."), regular("a/l/x", 1)},
+		{folder("d"), symlink("d/l", "../d"), regular("d/l/f", 1)}, {regular("f", 1), {Typeflag: tar.TypeLink, Name: "h", Linkname: "f"}, regular("h", 2)},
+		{folder("pg_tblspc"), symlink("pg_tblspc/1", "/"), regular("pg_tblspc/1/f", 1)},
+	} {
+		f.Add(tarOf(f, members...))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		tr := tar.NewReader(bytes.NewReader(b))
+		for total := int64(0); ; { // a sparse member of any size costs its author nothing
+			h, err := tr.Next()
+			if err != nil {
+				break
+			}
+			if total += h.Size; total > 1<<20 || h.Size < 0 {
+				return
+			}
+		}
+		for _, target := range []Target{{}, {Join: true, Last: func(p string) bool { return len(p) == 1 }, Mounts: map[string]string{"pg_tblspc/1": ""}}} {
+			c := newCage(t)
+			target.Root = c.root
+			if target.Mounts != nil {
+				target.Mounts = map[string]string{"pg_tblspc/1": c.root + "/space"}
+			}
+			_, err := Extract(ctx, bytes.NewReader(b), target)
+			if s := fault.Status(err); s != 0 && s != 1 && s != fault.Data {
+				t.Errorf("status %d: %v", s, err)
+			}
+			c.check(t)
+		}
+	})
 }

@@ -1,10 +1,13 @@
-package tarball
+package pack
 
 import (
 	"context"
 	"fmt"
 	"io"
 	"sync"
+
+	"walg/lib/tarball"
+	"walg/lib/tree"
 )
 
 // Part is one archive of several. Close(nil) commits it and Close(err) gives
@@ -33,12 +36,12 @@ type cut struct {
 // memory; each part then walks its own range. A file that appears or grows
 // between the two walks goes where its path belongs. The first error ends all
 // parts; a part that is stuck in Write is the caller's to break.
-func Split(ctx context.Context, src Source, opt SplitOptions) (Totals, error) {
+func Split(ctx context.Context, src Source, opt SplitOptions) (tarball.Totals, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	h := &hooks{Source: src}
+	h := newHooks(src)
 	names := newOwners()
-	var tot Totals
+	var tot tarball.Totals
 	var mu sync.Mutex
 	cuts := make(chan cut)
 	var wait sync.WaitGroup
@@ -50,7 +53,7 @@ func Split(ctx context.Context, src Source, opt SplitOptions) (Totals, error) {
 					cancel(err) // the first call counts
 				}
 				mu.Lock()
-				tot.add(t)
+				tot.Add(t)
 				mu.Unlock()
 			}
 		})
@@ -77,36 +80,37 @@ func plan(ctx context.Context, h *hooks, size int64, cuts chan<- cut) error {
 		return nil
 	}
 	var bytes int64
-	w := &walk{hooks: h, quiet: true}
-	w.visit = func(e *entry) error {
+	t := h.tree
+	t.Warn = nil // the walks of the parts give the warnings
+	_, err := t.Walk("", "", func(e *tree.Entry) error {
 		if size > 0 && bytes > size {
-			if err := send(e.path); err != nil {
+			if err := send(e.Path); err != nil {
 				return err
 			}
 			bytes = 0
 		}
-		if e.info.mode.IsRegular() {
-			bytes += e.info.size
+		if e.Info.IsRegular() {
+			bytes += e.Info.Size
 		}
 		return ctx.Err()
-	}
-	if err := w.run(); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	return send("")
 }
 
-func writePart(ctx context.Context, h *hooks, names *owners, c cut, open func(int) (Part, error)) (Totals, error) {
+func writePart(ctx context.Context, h *hooks, names *owners, c cut, open func(int) (Part, error)) (tarball.Totals, error) {
 	if ctx.Err() != nil {
-		return Totals{}, context.Cause(ctx)
+		return tarball.Totals{}, context.Cause(ctx)
 	}
 	p, err := open(c.part)
 	if err != nil {
-		return Totals{}, fmt.Errorf("part %d: %w", c.part, err)
+		return tarball.Totals{}, fmt.Errorf("part %d: %w", c.part, err)
 	}
 	w := NewWriter(p)
 	w.part, w.owners = c.part, names
-	tot, err := w.tree(ctx, &walk{hooks: h, from: c.from, to: c.to})
+	tot, err := w.tree(ctx, h, c.from, c.to)
 	if err == nil {
 		err = w.Close()
 	}

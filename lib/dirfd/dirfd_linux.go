@@ -1,6 +1,6 @@
 //go:build linux && !portable
 
-package tarball
+package dirfd
 
 import (
 	"bytes"
@@ -15,17 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dir is an open directory and file an open regular file. They are bare
-// descriptors, not os.File: a tree has hundreds of thousands of files, and for
-// each os.File would add an epoll_ctl, a finalizer and a path lookup from the
-// root. Names given to their methods are single path elements and are never
-// followed when they are symbolic links. Errors are bare; callers add the path.
-type dir struct {
+// Dir is an open directory. It and File are bare descriptors, not os.File: a
+// tree has hundreds of thousands of files, and for each os.File would add an
+// epoll_ctl, a finalizer and a path lookup from the root.
+type Dir struct {
 	fd    int
 	atime atomic.Bool // O_NOATIME is not permitted here (not our files)
 }
 
-type file struct{ fd int }
+// File is an open regular file.
+type File struct{ fd int }
 
 // retry repeats a call that a signal interrupted, which FUSE and NFS allow.
 func retry(call func() error) error {
@@ -41,30 +40,31 @@ func openat(fd int, name string, flags int, perm uint32) (n int, err error) {
 	return n, err
 }
 
-// openDir opens a directory that the operator named; links are followed.
-func openDir(path string) (*dir, error) {
+// OpenDir opens a directory of any path; links are followed.
+func OpenDir(path string) (*Dir, error) {
 	fd, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &dir{fd: fd}, nil
+	return &Dir{fd: fd}, nil
 }
 
-func (d *dir) close() { unix.Close(d.fd) } // nothing was written through it
+func (d *Dir) Close() { unix.Close(d.fd) } // nothing was written through it
 
-func (d *dir) openDir(name string) (*dir, error) {
+// OpenDir opens a directory in this one.
+func (d *Dir) OpenDir(name string) (*Dir, error) {
 	fd, err := openat(d.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
-	sub := &dir{fd: fd}
+	sub := &Dir{fd: fd}
 	sub.atime.Store(d.atime.Load())
 	return sub, nil
 }
 
-// list calls add with each name in the directory, in no order, and whether it
+// List calls add with each name in the directory, in no order, and whether it
 // is a directory. It can be called once.
-func (d *dir) list(buf []byte, add func(name []byte, isDir bool)) error {
+func (d *Dir) List(buf []byte, add func(name []byte, isDir bool)) error {
 	for {
 		var n int
 		err := retry(func() (err error) { n, err = unix.Getdents(d.fd, buf); return err })
@@ -81,7 +81,7 @@ func (d *dir) list(buf []byte, add func(name []byte, isDir bool)) error {
 			}
 			isDir := kind == unix.DT_DIR
 			if kind == unix.DT_UNKNOWN { // a file system without types in its directories
-				i, err := d.lstat(string(name))
+				i, err := d.Lstat(string(name))
 				isDir = err == nil && i.IsDir() // one that vanished is met again by the walk
 			}
 			add(name, isDir)
@@ -89,20 +89,20 @@ func (d *dir) list(buf []byte, add func(name []byte, isDir bool)) error {
 	}
 }
 
-func (d *dir) lstat(name string) (info, error) { return d.fstatat(name, unix.AT_SYMLINK_NOFOLLOW) }
+func (d *Dir) Lstat(name string) (Info, error) { return d.fstatat(name, unix.AT_SYMLINK_NOFOLLOW) }
 
-// stat follows links.
-func (d *dir) stat(name string) (info, error) { return d.fstatat(name, 0) }
+// Stat follows links.
+func (d *Dir) Stat(name string) (Info, error) { return d.fstatat(name, 0) }
 
-func (d *dir) fstatat(name string, flags int) (info, error) {
+func (d *Dir) fstatat(name string, flags int) (Info, error) {
 	var st unix.Stat_t
 	if err := retry(func() error { return unix.Fstatat(d.fd, name, &st, flags) }); err != nil {
-		return info{}, err
+		return Info{}, err
 	}
 	return newInfo(&st), nil
 }
 
-func newInfo(st *unix.Stat_t) info {
+func newInfo(st *unix.Stat_t) Info {
 	mode := fs.FileMode(st.Mode & 0o777)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -126,17 +126,17 @@ func newInfo(st *unix.Stat_t) info {
 	if st.Mode&unix.S_ISVTX != 0 {
 		mode |= fs.ModeSticky
 	}
-	return info{mode: mode, size: st.Size, mtime: time.Unix(st.Mtim.Unix()), uid: int(st.Uid), gid: int(st.Gid)}
+	return Info{Mode: mode, Size: st.Size, ModTime: time.Unix(st.Mtim.Unix()), UID: int(st.Uid), GID: int(st.Gid)}
 }
 
-func (d *dir) readlink(name string) (string, error) {
+func (d *Dir) Readlink(name string) (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(d.fd, name, buf)
 	return string(buf[:max(n, 0)]), err
 }
 
-// open opens a file for reading, without waiting where a FIFO has taken its place.
-func (d *dir) open(name string) (f file, i info, err error) {
+// Open opens a file for reading, without waiting where a FIFO has taken its place.
+func (d *Dir) Open(name string) (f File, i Info, err error) {
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	fd, err := -1, error(unix.EPERM)
 	if !d.atime.Load() {
@@ -147,25 +147,25 @@ func (d *dir) open(name string) (f file, i info, err error) {
 		fd, err = openat(d.fd, name, flags, 0)
 	}
 	if err != nil {
-		return file{}, info{}, err
+		return File{}, Info{}, err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
-		return file{}, info{}, err
+		return File{}, Info{}, err
 	}
-	return file{fd}, newInfo(&st), nil
+	return File{fd}, newInfo(&st), nil
 }
 
-// gone reports whether err means that the name has vanished or is no longer
+// Gone reports whether err means that the name has vanished or is no longer
 // the kind of file that it was.
-func gone(err error) bool {
+func Gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENXIO)
 }
 
-func (f file) close() error { return unix.Close(f.fd) }
+func (f File) Close() error { return unix.Close(f.fd) }
 
-func (f file) Read(p []byte) (n int, err error) {
+func (f File) Read(p []byte) (n int, err error) {
 	err = retry(func() (err error) { n, err = unix.Read(f.fd, p); return err })
 	if err == nil && n == 0 && len(p) > 0 {
 		err = io.EOF
@@ -173,7 +173,7 @@ func (f file) Read(p []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
-func (f file) ReadAt(p []byte, off int64) (done int, err error) {
+func (f File) ReadAt(p []byte, off int64) (done int, err error) {
 	for done < len(p) && err == nil {
 		var n int
 		err = retry(func() (err error) { n, err = unix.Pread(f.fd, p[done:], off+int64(done)); return err })
@@ -185,7 +185,7 @@ func (f file) ReadAt(p []byte, off int64) (done int, err error) {
 	return done, err
 }
 
-func (f file) Write(p []byte) (int, error) {
+func (f File) Write(p []byte) (int, error) {
 	for done := 0; done < len(p); {
 		var n int
 		err := retry(func() (err error) { n, err = unix.Write(f.fd, p[done:]); return err })
@@ -197,15 +197,21 @@ func (f file) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// create makes a new file that only its owner can open until finish.
-func (d *dir) create(name string) (file, error) {
-	fd, err := openat(d.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	return file{fd}, err
+// StartWriteback asks the system to write a range to disk now, without waiting.
+// It is advice: what went wrong shows at the sync.
+func (f File) StartWriteback(off, n int64) {
+	_ = unix.SyncFileRange(f.fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
-// finish gives the file its owner, mode and time, and closes it. Durable means
+// Create makes a new file that only its owner can open until Finish.
+func (d *Dir) Create(name string) (File, error) {
+	fd, err := openat(d.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	return File{fd}, err
+}
+
+// Finish gives the file its owner, mode and time, and closes it. Durable means
 // fsync too.
-func (d *dir) finish(f file, name string, m meta, durable bool) error {
+func (d *Dir) Finish(f File, name string, m Meta, durable bool) error {
 	err := setMeta(f.fd, m)
 	if err == nil && durable {
 		err = unix.Fsync(f.fd)
@@ -216,21 +222,21 @@ func (d *dir) finish(f file, name string, m meta, durable bool) error {
 	return err
 }
 
-// apply gives the directory itself its owner, mode and time.
-func (d *dir) apply(m meta) error { return setMeta(d.fd, m) }
+// Apply gives the directory itself its owner, mode and time.
+func (d *Dir) Apply(m Meta) error { return setMeta(d.fd, m) }
 
-// setMeta never sees a descriptor that we were given: only what create and
-// openDir opened below the target.
-func setMeta(fd int, m meta) error {
-	if m.owner { // before the mode, since it clears the setuid bit
-		if err := unix.Fchown(fd, m.uid, m.gid); err != nil {
+// setMeta never sees a descriptor that we were given: only what Create and
+// OpenDir opened.
+func setMeta(fd int, m Meta) error {
+	if m.Owner { // before the mode, since it clears the setuid bit
+		if err := unix.Fchown(fd, m.UID, m.GID); err != nil {
 			return err
 		}
 	}
-	if err := unix.Fchmod(fd, sysMode(m.mode)); err != nil {
+	if err := unix.Fchmod(fd, sysMode(m.Mode)); err != nil {
 		return err
 	}
-	ts, err := timespecs(m.mtime)
+	ts, err := timespecs(m.ModTime)
 	if err != nil {
 		return err
 	}
@@ -260,35 +266,37 @@ func sysMode(m fs.FileMode) uint32 {
 	return bits
 }
 
-func (d *dir) mkdir(name string) error           { return unix.Mkdirat(d.fd, name, 0o700) }
-func (d *dir) remove(name string) error          { return unix.Unlinkat(d.fd, name, 0) }
-func (d *dir) rename(from, to string) error      { return unix.Renameat(d.fd, from, d.fd, to) }
-func (d *dir) symlink(target, name string) error { return unix.Symlinkat(target, d.fd, name) }
+func (d *Dir) Mkdir(name string) error           { return unix.Mkdirat(d.fd, name, 0o700) }
+func (d *Dir) Remove(name string) error          { return unix.Unlinkat(d.fd, name, 0) }
+func (d *Dir) rename(from, to string) error      { return unix.Renameat(d.fd, from, d.fd, to) }
+func (d *Dir) Symlink(target, name string) error { return unix.Symlinkat(target, d.fd, name) }
 
-func (d *dir) applyLink(name string, m meta) error {
-	if m.owner {
-		if err := unix.Fchownat(d.fd, name, m.uid, m.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+// ApplyLink gives a symbolic link its owner and time.
+func (d *Dir) ApplyLink(name string, m Meta) error {
+	if m.Owner {
+		if err := unix.Fchownat(d.fd, name, m.UID, m.GID, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
 	}
-	ts, err := timespecs(m.mtime)
+	ts, err := timespecs(m.ModTime)
 	if err != nil {
 		return err
 	}
 	return unix.UtimesNanoAt(d.fd, name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func link(from, to place) error {
-	return unix.Linkat(from.dir.fd, from.name, to.dir.fd, to.name, 0)
+// Link makes a hard link. Both places must have the same Top.
+func Link(from, to Place) error {
+	return unix.Linkat(from.Dir.fd, from.Name, to.Dir.fd, to.Name, 0)
 }
 
-// sync makes the names in the directory durable.
-func (d *dir) sync() error { return unix.Fsync(d.fd) }
+// Sync makes the names in the directory durable.
+func (d *Dir) Sync() error { return unix.Fsync(d.fd) }
 
-// syncAll makes everything on the directory's file system durable. The
+// SyncAll makes everything on the directory's file system durable. The
 // directory must have been opened before the first write: syncfs(2) reports
 // the write errors that came up since then.
-func (d *dir) syncAll() error { return unix.Syncfs(d.fd) }
+func (d *Dir) SyncAll() error { return unix.Syncfs(d.fd) }
 
-// syncsAll says that syncAll works, so that files need no fsync of their own.
-const syncsAll = true
+// SyncsAll says that SyncAll works, so that files need no fsync of their own.
+const SyncsAll = true

@@ -1,4 +1,4 @@
-package tarball
+package pack
 
 import (
 	"archive/tar"
@@ -20,13 +20,18 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"walg/lib/dirfd"
+	"walg/lib/tarball/tartest"
+	"walg/lib/tarball/unpack"
+	"walg/lib/tree"
 )
 
 func TestRoundTripKeepsEverything(t *testing.T) {
 	root := sampleTree(t)
 	for _, prefix := range []string{"", "/"} {
 		out := filepath.Join(t.TempDir(), "out")
-		tot, err := Extract(ctx, bytes.NewReader(archive(t, Source{Root: root, Prefix: prefix})), Target{Root: out, Owner: os.Geteuid() == 0, Sync: prefix == ""})
+		tot, err := unpack.Extract(ctx, bytes.NewReader(archive(t, Source{Root: root, Prefix: prefix})), unpack.Target{Root: out, Owner: os.Geteuid() == 0, Sync: prefix == ""})
 		must(t, err)
 		t.Cleanup(func() { os.Chmod(filepath.Join(out, "dir"), 0o755) })
 		want := snapshot(t, root)
@@ -59,7 +64,7 @@ func TestWeReadOtherTars(t *testing.T) {
 			b, err := exec.Command("tar", "--format", format, "-C", root, "-cf", "-", ".").Output()
 			must(t, err)
 			out := filepath.Join(t.TempDir(), "out")
-			_, err = Extract(ctx, bytes.NewReader(b), Target{Root: out, Owner: os.Geteuid() == 0})
+			_, err = unpack.Extract(ctx, bytes.NewReader(b), unpack.Target{Root: out, Owner: os.Geteuid() == 0})
 			must(t, err)
 			t.Cleanup(func() { os.Chmod(filepath.Join(out, "dir"), 0o755) })
 			want := snapshot(t, root)
@@ -99,12 +104,12 @@ func TestFormatIsUSTARWherePossible(t *testing.T) {
 }
 
 func TestPAXCarriesWhatUSTARCannot(t *testing.T) {
-	for _, i := range []info{{size: 9 << 30}, {uid: 3_000_000}, {mtime: time.Unix(-1, 0)}} {
+	for _, i := range []dirfd.Info{{Size: 9 << 30}, {UID: 3_000_000}, {ModTime: time.Unix(-1, 0)}} {
 		b, err := appendHeader(nil, newOwners().header("x", &i, ""))
 		must(t, err)
 		h, err := tar.NewReader(bytes.NewReader(b)).Next()
 		must(t, err)
-		if h.Format != tar.FormatPAX || h.Size != i.size || h.Uid != i.uid || !i.mtime.IsZero() && !h.ModTime.Equal(i.mtime) {
+		if h.Format != tar.FormatPAX || h.Size != i.Size || h.Uid != i.UID || !i.ModTime.IsZero() && !h.ModTime.Equal(i.ModTime) {
 			t.Errorf("%+v became %+v", i, h)
 		}
 	}
@@ -170,20 +175,20 @@ func TestFilterVerdicts(t *testing.T) {
 	must(t, os.Symlink(elsewhere, filepath.Join(root, "hollow-link")))
 	put(t, elsewhere, "f", nil)
 	asked := map[string]bool{}
-	src := Source{Root: root, Filter: func(path string, fi fs.FileInfo) Verdict {
+	src := Source{Root: root, Filter: func(path string, fi fs.FileInfo) tree.Verdict {
 		asked[path] = true
 		if fi.Name() != filepath.Base(path) {
 			t.Errorf("%s is called %s", path, fi.Name())
 		}
 		switch path {
 		case "skip", "skipped":
-			return Skip
+			return tree.Skip
 		case "hollow", "hollow-link":
-			return Hollow
+			return tree.Hollow
 		case "defer":
-			return Defer
+			return tree.Defer
 		}
-		return Keep
+		return tree.Keep
 	}}
 	b := archive(t, src)
 	if got := strings.Join(memberNames(t, b), " "); got != "./ hollow/ hollow-link/ keep/ keep/f skip-not/ skip-not/f" {
@@ -198,11 +203,11 @@ func TestFilterVerdicts(t *testing.T) {
 			t.Errorf("mode %o, want that of the target", h.Mode)
 		}
 	}
-	src.Filter = func(path string, _ fs.FileInfo) Verdict {
+	src.Filter = func(path string, _ fs.FileInfo) tree.Verdict {
 		if path == "x" {
-			return Hollow
+			return tree.Hollow
 		}
-		return Keep
+		return tree.Keep
 	}
 	must(t, os.Symlink("skipped", filepath.Join(root, "x")))
 	if _, err := NewWriter(io.Discard).Tree(ctx, src); err == nil || !strings.Contains(err.Error(), "x") {
@@ -217,7 +222,7 @@ func TestMountsAreWalkedInTheirPlace(t *testing.T) {
 	put(t, space, "PG_15/f", []byte("x"))
 	must(t, os.Symlink(space, filepath.Join(root, "pg_tblspc/7")))
 	must(t, os.Symlink("/nowhere", filepath.Join(root, "pg_tblspc/70")))
-	src := Source{Root: root, Mounts: []Mount{{Path: "pg_tblspc/7", Dir: space}}}
+	src := Source{Root: root, Mounts: []tree.Mount{{Path: "pg_tblspc/7", Dir: space}}}
 	if got := strings.Join(memberNames(t, archive(t, src)), " "); got != "./ pg_tblspc/ pg_tblspc/7/PG_15/ pg_tblspc/7/PG_15/f pg_tblspc/70 pg_tblspc0" {
 		t.Error(got)
 	}
@@ -272,7 +277,7 @@ func TestFileAddsAMember(t *testing.T) {
 		t.Errorf("%d bytes", b.Len())
 	}
 	out := t.TempDir()
-	_, err := Extract(ctx, &b, Target{Root: out})
+	_, err := unpack.Extract(ctx, &b, unpack.Target{Root: out})
 	must(t, err)
 	if p, err := os.ReadFile(filepath.Join(out, "backup_label")); err != nil || string(p) != "START" {
 		t.Errorf("%q, %v", p, err)
@@ -306,7 +311,7 @@ func TestVanishedFileIsLeftOut(t *testing.T) {
 			put(t, root, n, []byte(n))
 		}
 		var warned warnings
-		b := archive(t, Source{Root: root, Live: live, Warn: warned.warn, Filter: func(path string, fi fs.FileInfo) Verdict {
+		b := archive(t, Source{Root: root, Live: live, Warn: warned.warn, Filter: func(path string, fi fs.FileInfo) tree.Verdict {
 			switch path {
 			case "a": // after the listing, before lstat
 				must(t, os.Remove(filepath.Join(root, "b")))
@@ -315,7 +320,7 @@ func TestVanishedFileIsLeftOut(t *testing.T) {
 			case "dir":
 				must(t, os.RemoveAll(filepath.Join(root, "dir")))
 			}
-			return Keep
+			return tree.Keep
 		}})
 		if got := strings.Join(memberNames(t, b), " "); got != "./ a dir/ z" {
 			t.Error(got)
@@ -330,14 +335,14 @@ func TestFileReplacedByFIFOIsLeftOut(t *testing.T) {
 	root := t.TempDir()
 	put(t, root, "f", []byte("x"))
 	put(t, root, "g", []byte("x"))
-	b := archive(t, Source{Root: root, Filter: func(path string, fi fs.FileInfo) Verdict {
+	b := archive(t, Source{Root: root, Filter: func(path string, fi fs.FileInfo) tree.Verdict {
 		must(t, os.Remove(filepath.Join(root, path)))
 		if path == "f" {
 			must(t, mkfifo(filepath.Join(root, path)))
 		} else {
 			must(t, os.Symlink("/etc/passwd", filepath.Join(root, path)))
 		}
-		return Keep
+		return tree.Keep
 	}})
 	if got := strings.Join(memberNames(t, b), " "); got != "./" {
 		t.Error(got)
@@ -356,11 +361,11 @@ func TestGrownFileIsCut(t *testing.T) {
 		must(t, f.Close())
 	}
 	b := archive(t, Source{Root: root,
-		Filter: func(path string, fi fs.FileInfo) Verdict {
+		Filter: func(path string, fi fs.FileInfo) tree.Verdict {
 			if path == "small" { // what it has when it is opened is what counts
 				grow("small", " and after")
 			}
-			return Keep
+			return tree.Keep
 		},
 		Inspect: func(path string, off int64, p []byte, _ io.ReaderAt) error {
 			if path == "big" && off == 0 {
@@ -369,7 +374,7 @@ func TestGrownFileIsCut(t *testing.T) {
 			return nil
 		}})
 	out := t.TempDir()
-	_, err := Extract(ctx, bytes.NewReader(b), Target{Root: out})
+	_, err := unpack.Extract(ctx, bytes.NewReader(b), unpack.Target{Root: out})
 	must(t, err)
 	if p, _ := os.ReadFile(filepath.Join(out, "big")); len(p) != 3*chunkSize+5 {
 		t.Errorf("big has %d bytes", len(p))
@@ -383,11 +388,11 @@ func TestSmallFileThatOutgrowsItsBatchIsStreamed(t *testing.T) {
 	root := t.TempDir()
 	put(t, root, "a", []byte("x"))
 	put(t, root, "b", []byte("y"))
-	b := archive(t, Source{Root: root, Filter: func(path string, fi fs.FileInfo) Verdict {
+	b := archive(t, Source{Root: root, Filter: func(path string, fi fs.FileInfo) tree.Verdict {
 		if path == "a" {
 			must(t, os.Truncate(filepath.Join(root, "a"), 2*chunkSize))
 		}
-		return Keep
+		return tree.Keep
 	}})
 	if got := strings.Join(memberNames(t, b), " "); got != "./ a b" || len(b) != 3*512+2*chunkSize+512+1024 {
 		t.Errorf("%s, %d bytes", got, len(b))
@@ -416,7 +421,7 @@ func TestShrunkFileIsPaddedOrAnError(t *testing.T) {
 		src.Live, src.Warn = true, warned.warn
 		put(t, root, "f", content)
 		out := t.TempDir()
-		_, err = Extract(ctx, bytes.NewReader(archive(t, src)), Target{Root: out})
+		_, err = unpack.Extract(ctx, bytes.NewReader(archive(t, src)), unpack.Target{Root: out})
 		must(t, err)
 		p, _ := os.ReadFile(filepath.Join(out, "f"))
 		want := append(content[:chunkSize:chunkSize], make([]byte, 2*chunkSize+5)...)
@@ -437,7 +442,7 @@ func TestReadErrorFails(t *testing.T) {
 	for _, live := range []bool{true, false} {
 		w := NewWriter(io.Discard)
 		_, err := w.Tree(ctx, Source{Root: root, Live: live, Inspect: func(_ string, _ int64, _ []byte, f io.ReaderAt) error {
-			return breakFile(f)
+			return breakFile(filepath.Join(root, "f"), f)
 		}})
 		wantStatus(t, err, 1, "read "+root+"/f")
 	}
@@ -508,29 +513,16 @@ func TestAbsentRootFails(t *testing.T) {
 	wantStatus(t, err, 66, root)
 }
 
-// shortWriter fails after n bytes.
-type shortWriter struct{ n int }
-
-var errFull = errors.New("no space left")
-
-func (w *shortWriter) Write(p []byte) (int, error) {
-	if w.n < len(p) {
-		return w.n, errFull
-	}
-	w.n -= len(p)
-	return len(p), nil
-}
-
 func TestWriteErrorEndsTheArchive(t *testing.T) {
 	root := sampleTree(t)
 	whole := len(archive(t, Source{Root: root}))
 	for n := 0; n < whole; n += whole/37 + 1 {
-		w := NewWriter(&shortWriter{n})
+		w := NewWriter(&tartest.ShortWriter{N: n})
 		_, err := w.Tree(ctx, Source{Root: root})
 		if err == nil {
 			err = w.Close()
 		}
-		if !errors.Is(err, errFull) || !errors.Is(w.Close(), errFull) {
+		if !errors.Is(err, tartest.ErrFull) || !errors.Is(w.Close(), tartest.ErrFull) {
 			t.Fatalf("after %d bytes: %v, then %v", n, err, w.Close())
 		}
 	}
@@ -570,7 +562,7 @@ func TestMemoryDoesNotGrowWithTheNumberOfFiles(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&base)
 	_, err := NewWriter(io.Discard).Tree(ctx, Source{Root: root,
-		Filter: func(string, fs.FileInfo) Verdict { walked.Add(1); return Keep },
+		Filter: func(string, fs.FileInfo) tree.Verdict { walked.Add(1); return tree.Keep },
 		Member: func(Member) {
 			written++
 			most = max(most, walked.Load()-written)

@@ -1,4 +1,4 @@
-package tarball
+package unpack
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"walg/lib/dirfd"
 	"walg/lib/fault"
 )
 
@@ -45,7 +46,7 @@ func TestRestoreOfParts(t *testing.T) {
 	}
 	_, err := Finish(ctx, dir, bytes.NewReader(control), Target{})
 	must(t, err)
-	if !exists(dir, "global/pg_control") || exists(dir, markerName) || exists(dir, lastTemp) || exists(dir, "global/"+lastTemp) || !exists(space, "f") {
+	if !exists(dir, "global/pg_control") || exists(dir, markerName) || exists(dir, dirfd.TempName) || exists(dir, "global/"+dirfd.TempName) || !exists(space, "f") {
 		t.Error("not complete at its end")
 	}
 	_, err = Finish(ctx, dir, bytes.NewReader(control), Target{})
@@ -107,7 +108,7 @@ func TestFinishMarksWhatItIsAboutToWrite(t *testing.T) {
 	if m, err := readMarker(dir); err != nil || len(m.Last) != 1 || m.Last[0] != "global/pg_control" {
 		t.Errorf("%+v, %v", m, err)
 	}
-	if exists(dir, "global/"+lastTemp) {
+	if exists(dir, "global/"+dirfd.TempName) {
 		t.Error("a temporary file is left")
 	}
 }
@@ -146,12 +147,12 @@ func TestForgedMarkerDoesNotReachOutside(t *testing.T) {
 
 func TestBeginThatDiedBeforeItsMarkerCanBeRepeated(t *testing.T) {
 	dir := t.TempDir()
-	put(t, dir, lastTemp, []byte(`{"na`))
+	put(t, dir, dirfd.TempName, []byte(`{"na`))
 	must(t, Begin(dir, "base_1", nil))
 	if p, err := os.ReadFile(filepath.Join(dir, markerName)); err != nil || !strings.Contains(string(p), `"base_1"`) {
 		t.Errorf("%q, %v", p, err)
 	}
-	if _, err := os.Lstat(filepath.Join(dir, lastTemp)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(dir, dirfd.TempName)); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package tarball
+package tartest
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-func mkfifo(path string) error { return syscall.Mkfifo(path, 0o600) }
+func Mkfifo(path string) error { return syscall.Mkfifo(path, 0o600) }
 
 func ownerOf(i fs.FileInfo) string {
 	st := i.Sys().(*syscall.Stat_t)

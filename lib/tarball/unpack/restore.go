@@ -1,4 +1,4 @@
-package tarball
+package unpack
 
 import (
 	"context"
@@ -11,7 +11,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"walg/lib/dirfd"
 	"walg/lib/fault"
+	"walg/lib/fence"
+	"walg/lib/tarball"
 )
 
 // A restore of several archives into one directory is Begin, then Extract with
@@ -36,12 +39,11 @@ type marker struct {
 // dir or mount that holds files is refused (73), unless dir is marked for the
 // same name and mounts: then an interrupted restore goes on.
 func Begin(dir, name string, mounts map[string]string) error {
-	x := &extractor{Target: Target{Root: dir, Mounts: mounts}}
-	defer x.close()
+	t := Target{Root: dir, Mounts: mounts}
 	old, err := readMarker(dir)
 	switch {
 	case err == nil && old.Name == name && maps.Equal(old.Mounts, mounts):
-		x.Join = true
+		t.Join = true
 	case err == nil:
 		err := fault.New(fault.Exists, "restore to %s: the restore of another backup, %q, was begun there", dir, old.Name)
 		if old.Name == name {
@@ -51,38 +53,40 @@ func Begin(dir, name string, mounts map[string]string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	if err := x.vet(); err != nil {
+	if err := t.check(); err != nil {
 		return err
 	}
-	if x.root, err = openTop(dir); err != nil {
+	f, err := fence.Open(dir)
+	if err != nil {
 		return err
 	}
+	defer f.Close()
 	for _, path := range old.Last {
-		if err := x.unfinish(path); err != nil {
+		if err := unfinish(f, path); err != nil {
 			return err
 		}
 	}
-	if err := writeMarker(x.root, dir, marker{Name: name, Mounts: mounts}); err != nil {
+	if err := writeMarker(f.Root(), dir, marker{Name: name, Mounts: mounts}); err != nil {
 		return err
 	}
-	return x.begin()
+	return f.MountAll(mounts)
 }
 
 // unfinish removes a file that made the tree look complete, durably.
-func (x *extractor) unfinish(path string) error {
-	path, err := clean(path)
+func unfinish(f *fence.Fence, path string) error {
+	path, err := fence.Clean(path)
 	if err != nil {
 		return err
 	}
-	d, err := x.enter(path)
+	d, err := f.Enter(path)
 	if err != nil {
 		return err
 	}
-	if err = x.free(d, path); err == nil {
-		err = d.sync()
+	if err = f.Free(d, path); err == nil {
+		err = d.Sync()
 	}
 	if err != nil {
-		return failed("remove", x.where(path), err)
+		return fault.New(fault.Failed, "remove %s: %w", f.Where(path), err)
 	}
 	return nil
 }
@@ -106,16 +110,16 @@ func begun(dir string) (marker, error) {
 // makes everything durable, writes the files chosen by t.Last (nil: all of this
 // archive) and only then removes the marker. Root, Mounts, Join and Sync of t
 // are set here. On an error the marker stays and Finish can be called again.
-func Finish(ctx context.Context, dir string, r io.Reader, t Target) (Totals, error) {
+func Finish(ctx context.Context, dir string, r io.Reader, t Target) (tarball.Totals, error) {
 	m, err := begun(dir)
 	if err != nil {
-		return Totals{}, err
+		return tarball.Totals{}, err
 	}
-	root, err := openDir(dir)
+	root, err := dirfd.OpenDir(dir)
 	if err != nil {
-		return Totals{}, failed("restore to", dir, err)
+		return tarball.Totals{}, fault.New(fault.Failed, "restore to %s: %w", dir, err)
 	}
-	defer root.close()
+	defer root.Close()
 	t.Root, t.Mounts, t.Join, t.Sync = dir, m.Mounts, true, true
 	if t.Last == nil {
 		t.Last = func(string) bool { return true }
@@ -131,17 +135,17 @@ func Finish(ctx context.Context, dir string, r io.Reader, t Target) (Totals, err
 	if err != nil {
 		return tot, err
 	}
-	before, err := root.lstat(".")
+	before, err := root.Lstat(".")
 	if err == nil {
-		err = root.remove(markerName)
+		err = root.Remove(markerName)
 	}
 	if err == nil {
-		err = root.sync()
+		err = root.Sync()
 	}
 	if err != nil {
-		return tot, failed("remove", filepath.Join(dir, markerName), err)
+		return tot, fault.New(fault.Failed, "remove %s: %w", filepath.Join(dir, markerName), err)
 	}
-	root.apply(meta{mode: before.mode, mtime: before.mtime}) // only for looks
+	root.KeepTime(before)
 	return tot, nil
 }
 
@@ -157,13 +161,13 @@ func readMarker(dir string) (m marker, err error) {
 	return m, nil
 }
 
-func writeMarker(root *dir, dir string, m marker) error {
+func writeMarker(root *dirfd.Dir, dir string, m marker) error {
 	p, err := json.Marshal(m)
 	if err == nil {
-		err = root.replace(markerName, append(p, '\n'), meta{mode: 0o600, mtime: time.Now()})
+		err = root.Replace(markerName, append(p, '\n'), dirfd.Meta{Mode: 0o600, ModTime: time.Now()})
 	}
 	if err != nil {
-		return failed("write", filepath.Join(dir, markerName), err)
+		return fault.New(fault.Failed, "write %s: %w", filepath.Join(dir, markerName), err)
 	}
 	return nil
 }
