@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034 # the scripts use walg_ext
 # walg-pipes.sh - the two pipelines of walg, sourced by the scripts.
 #
 #   walg_push FILE KEY OPTION...   FILE, or standard input where it is empty, to an object
@@ -23,27 +23,26 @@ walg_nested() {
 	esac
 }
 
-# A stage is the walg filter, or the user's program run by it.
+# A stage is the walg filter, or the user's program run by it. It takes the
+# place of the subshell that it is called in.
 walg_stage() { # FILTER COMMAND OPTION...
 	walg_filter=$1 walg_command=$2 && shift 2
-	if [ -z "$walg_command" ]; then
-		"$walg_filter" "$@"
-		return
-	fi
+	[ -n "$walg_command" ] || exec "$walg_filter" "$@"
 	# shellcheck disable=SC3040 # asked of the shell that has it only
 	if (set -o pipefail) 2>/dev/null; then
 		walg_command="set -o pipefail; $walg_command"
 	fi # without it the filter warns of a | in the command
-	"$walg_filter" "$@" --through -- sh -c "$walg_command"
+	exec "$walg_filter" "$@" --through -- sh -c "$walg_command"
 }
 
-walg_ext() {
+# walg_find_ext sets walg_ext to the extension of new objects.
+walg_find_ext() {
 	if [ -n "${WALG_COMPRESS_COMMAND-}" ]; then
-		echo "${WALG_COMPRESS_EXT-}"
+		walg_ext=${WALG_COMPRESS_EXT-}
 	elif [ "${WALG_COMPRESSION_METHOD:-lz4}" = lz4 ]; then
-		echo .lz4 # what --ext prints, without a process on the way of each segment
+		walg_ext=.lz4 # what --ext prints, without a process on the way of each segment
 	else
-		walg-compress --ext
+		walg_ext=$(walg-compress --ext)
 	fi
 }
 
@@ -54,8 +53,8 @@ walg_push() {
 			walg_fail 64 "WALG_PIPES=nested cannot run WALG_COMPRESS_COMMAND or WALG_CRYPT_COMMAND"
 		walg-put "$@" -- walg-crypt -- walg-compress "$walg_source"
 	else
-		walg_stage walg-compress "${WALG_COMPRESS_COMMAND-}" ${walg_source:+"$walg_source"} |
-			walg_stage walg-crypt "${WALG_CRYPT_COMMAND-}" | walg-put "$@"
+		(walg_stage walg-compress "${WALG_COMPRESS_COMMAND-}" ${walg_source:+"$walg_source"}) |
+			(walg_stage walg-crypt "${WALG_CRYPT_COMMAND-}") | walg-put "$@"
 	fi
 }
 
@@ -76,7 +75,7 @@ walg_fetch() {
 			walg_fail 64 "WALG_PIPES=nested cannot run WALG_DECRYPT_COMMAND or WALG_DECOMPRESS_COMMAND"
 		walg-compress -d -m "$walg_method" "$@" -- walg-crypt -d -- walg-get "$walg_key"
 	else
-		walg-get "$walg_key" | walg_stage walg-crypt "${WALG_DECRYPT_COMMAND-}" -d |
-			walg_stage walg-compress "$walg_expand" -d -m "$walg_method" "$@"
+		walg-get "$walg_key" | (walg_stage walg-crypt "${WALG_DECRYPT_COMMAND-}" -d) |
+			(walg_stage walg-compress "$walg_expand" -d -m "$walg_method" "$@")
 	fi
 }

@@ -24,7 +24,7 @@ const (
 	bufferSize = 1 << 20 // of one copy
 	// writeback is how much is written before the kernel is asked to begin
 	// with it, so that the fsync at the end has little left to wait for.
-	writeback = 8 << 20
+	writeback = 2 << 20
 	// emptyReads is how often a reader may return nothing in a row.
 	emptyReads = 100
 	// mkdirTries bounds how often Delete may take an empty directory away
