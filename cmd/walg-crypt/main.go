@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 
 	"walg/lib/cli"
@@ -86,9 +85,8 @@ func refuseKeys(e *cli.Env, method string) error {
 // pass copies data as it is. With wary, data that is encrypted is refused.
 func pass(out *pipe.Output, in *pipe.Input, wary bool) error {
 	out.Follow(in)
-	var src io.Reader = in
 	if wary {
-		head, rest, err := pipe.Peek(in, codec.HeadSize)
+		head, _, err := pipe.Peek(in, codec.HeadSize)
 		if err != nil {
 			return err
 		}
@@ -96,8 +94,9 @@ func pass(out *pipe.Output, in *pipe.Input, wary bool) error {
 			return fault.WithHint(fault.New(fault.Data, "this is %s data and no key is configured", what),
 				"run the program that has the key as the stage: --through -- gpg -d; -m none passes data through")
 		}
-		src = rest
+		if _, err := out.Write(head); err != nil {
+			return err
+		}
 	}
-	_, err := pipe.Copy(out, src)
-	return err
+	return pipe.Pass(out, in)
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -76,6 +77,9 @@ func Main(p Program) {
 	stdout := pipe.Claim(os.Stdout)
 	e := &Env{Name: p.Name, Stdout: stdout, ends: []*pipe.End{stdout}, line: os.Args}
 
+	// Buffers are pooled and what else is left lying is small. A program that
+	// runs for milliseconds should not spend them on collecting it.
+	debug.SetGCPercent(400)
 	e.meter.listen(e)
 	ctx, cancel := context.WithCancel(context.Background())
 	caught := catch(cancel)

@@ -164,23 +164,32 @@ func (in *Input) Read(p []byte) (int, error) {
 
 // read waits and reads once.
 func (in *Input) read(p []byte) (int, error) {
-	if err := in.ctx.Err(); err != nil {
+	if err := in.wait(); err != nil {
 		return 0, err
 	}
-	if in.wake != nil {
-		ready, err := waitReadable(in.f, in.wake, in.policy.Idle)
-		switch {
-		case err != nil:
-			return 0, err
-		case in.ctx.Err() != nil:
-			return 0, in.ctx.Err()
-		case !ready && in.command.Lingers():
-			return 0, fault.New(fault.Unearned, "%s exited %v ago and its output is still open", in.name, in.policy.Linger)
-		case !ready:
-			return 0, fault.New(fault.Failed, "no data for %v", in.policy.Idle)
-		}
-	}
 	return in.f.Read(p)
+}
+
+// wait waits until there is something to read.
+func (in *Input) wait() error {
+	if err := in.ctx.Err(); err != nil {
+		return err
+	}
+	if in.wake == nil {
+		return nil
+	}
+	ready, err := waitReadable(in.f, in.wake, in.policy.Idle)
+	switch {
+	case err != nil:
+		return err
+	case in.ctx.Err() != nil:
+		return in.ctx.Err()
+	case !ready && in.command.Lingers():
+		return fault.New(fault.Unearned, "%s exited %v ago and its output is still open", in.name, in.policy.Linger)
+	case !ready:
+		return fault.New(fault.Failed, "no data for %v", in.policy.Idle)
+	}
+	return nil
 }
 
 // look is the look after the first byte.
