@@ -56,7 +56,7 @@ const (
 var bigger = map[string]int{
 	"catalog":    1000, // each of WAL-G's JSON forms, with what is kept of fields that we do not know
 	"codec":      750,  // lz4's frames in parallel, both ways
-	"pipe":       850,  // input, output, stage and stamp: one contract, which only makes sense as a whole
+	"pipe":       800,  // input, output, stage and stamp: one contract, which only makes sense as a whole
 	"store/file": 750,  // four systems' calls
 }
 

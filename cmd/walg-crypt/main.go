@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 
 	"walg/lib/cli"
@@ -85,8 +86,9 @@ func refuseKeys(e *cli.Env, method string) error {
 // pass copies data as it is. With wary, data that is encrypted is refused.
 func pass(out *pipe.Output, in *pipe.Input, wary bool) error {
 	out.Follow(in)
+	var src io.Reader = in
 	if wary {
-		head, _, err := pipe.Peek(in, codec.HeadSize)
+		head, rest, err := pipe.Peek(in, codec.HeadSize)
 		if err != nil {
 			return err
 		}
@@ -94,9 +96,8 @@ func pass(out *pipe.Output, in *pipe.Input, wary bool) error {
 			return fault.WithHint(fault.New(fault.Data, "this is %s data and no key is configured", what),
 				"run the program that has the key as the stage: --through -- gpg -d; -m none passes data through")
 		}
-		if _, err := out.Write(head); err != nil {
-			return err
-		}
+		src = rest
 	}
-	return pipe.Pass(out, in)
+	_, err := pipe.Copy(out, src)
+	return err
 }
