@@ -451,13 +451,16 @@ func (g *gate) reached(t testing.TB) {
 	eventually(t, "the gate is reached", func() bool { return exists(filepath.Join(g.dir, "reached")) })
 }
 
-// open lets whoever waits go on; with nobody there it fails.
+// open lets whoever waits go on; with nobody there it fails. Who has said that
+// it is there may not have come to waiting yet.
 func (g *gate) open(t testing.TB) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(g.dir, "open"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var f *os.File
+	eventually(t, "somebody waits at the gate", func() (there bool) {
+		var err error
+		f, err = os.OpenFile(filepath.Join(g.dir, "open"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		return err == nil
+	})
 	defer f.Close()
 	if _, err := f.WriteString("go\n"); err != nil {
 		t.Fatal(err)
