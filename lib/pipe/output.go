@@ -106,7 +106,15 @@ func (o *Output) Bytes() int64 { return o.end.Bytes() }
 
 // Commit ends a complete output: FILE appears, durable. The stamp on a pipe
 // comes later, as the program's last act.
+//
+// FILE cannot carry a taint. It is taken for what the user asked for, but not
+// where nothing came at all: then the producer may never have started.
 func (o *Output) Commit() error {
+	if o.file != nil && o.Bytes() == 0 && o.tainted != nil && o.tainted() {
+		return fault.WithHint(
+			fault.New(fault.Unearned, "nothing came from a program that cannot say whether it finished"),
+			"look upstream; if the output is empty by right, let it run the producer: -- COMMAND")
+	}
 	if err := o.taint(); err != nil {
 		return err
 	}
