@@ -189,7 +189,8 @@ func (e *Env) print(text string) error {
 const grace = 2 * time.Second
 
 // catch makes signals end the work in order, so that temporary files and
-// commands go with it. A signal that the parent ignores stays ignored.
+// commands go with it. An interrupt or hangup that the parent ignores stays
+// ignored; Go's runtime does not tell us that of SIGTERM.
 func catch(cancel func()) <-chan os.Signal {
 	in, out := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {

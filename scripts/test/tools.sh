@@ -132,6 +132,7 @@ esac
 need gcc gcc
 need libc6-dev gcc
 need lz4 lz4
+need xz-utils xz
 need pv pv
 need scdoc scdoc
 need shellcheck shellcheck
@@ -139,8 +140,6 @@ need gpg gpg
 need gpg-agent gpg-agent gpgconf
 need openssh-server sshd
 need openssh-client ssh ssh-keygen
-need hyperfine hyperfine
-need time time
 need dash dash
 need util-linux runuser setpriv flock
 for version in $servers; do
