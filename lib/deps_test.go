@@ -22,8 +22,9 @@ import (
 var layers = [][]string{
 	{"dirfd", "fault", "rate"},
 	{"atomicfile", "catalog", "child", "crypt", "fence", "store", "tarball", "tree"},
-	{"codec", "pipe", "retain", "store/file", "store/storetest", "tarball/pack", "tarball/tartest", "tarball/unpack"},
-	{"cli", "postgres", "store/open", "postgres/pgtest"},
+	{"codec", "pipe", "retain", "store/file", "store/remote", "store/servertest", "store/storetest", "store/wire", "tarball/pack", "tarball/tartest", "tarball/unpack"},
+	{"cli", "postgres", "postgres/pgtest", "store/azure", "store/gcs", "store/s3", "store/sftp", "store/swift"},
+	{"store/open"},
 	{"postgres/session"},
 }
 
@@ -31,7 +32,7 @@ var layers = [][]string{
 var pure = []string{"fault", "catalog", "retain"}
 
 // testOnly packages are for tests; no program may link them.
-var testOnly = []string{"store/storetest", "tarball/tartest", "postgres/pgtest"}
+var testOnly = []string{"store/servertest", "store/storetest", "tarball/tartest", "postgres/pgtest"}
 
 // storage begins the name of each package that moves bytes to and from a store.
 var storage = []string{
