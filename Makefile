@@ -51,7 +51,7 @@ lint: man cross ## gofmt, vet, staticcheck, shellcheck, scdoc, and builds for ot
 	@test -z "$$(gofmt -l cmd lib scripts | tee /dev/stderr)"
 	$(GO) vet ./...
 	$(WALG_TEST_CACHE)/bin/staticcheck ./...
-	shellcheck -x -P SCRIPTDIR .ci/run $(SCRIPTS) scripts/test/*.sh
+	shellcheck -x -P SCRIPTDIR .ci/run $(SCRIPTS) scripts/test/*.sh scripts/test/servers/*.sh
 
 cross:
 	@set -e; for system in $(FOREIGN); do \

