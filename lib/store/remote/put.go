@@ -53,7 +53,7 @@ func (s *Store) put(ctx context.Context, key string, src *source, o Options) err
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	first := make([]byte, s.traits.PartSize)
+	first := s.buffer()
 	n, err := src.fill(first)
 	if err == nil {
 		// Full: only what follows tells whether it is all.
@@ -68,9 +68,27 @@ func (s *Store) put(ctx context.Context, key string, src *source, o Options) err
 	} else if err != io.EOF {
 		return err
 	}
-	return s.commit(ctx, key, o, s.try, func(ctx context.Context) error {
+	err = s.commit(ctx, key, o, s.try, func(ctx context.Context) error {
 		return s.d.Whole(ctx, key, first[:n], o)
 	})
+	if err == nil { // after an error a request may still be reading it
+		select {
+		case s.spare <- first:
+		default:
+		}
+	}
+	return err
+}
+
+// buffer returns one for the first part, which most objects do not fill: it
+// need not be made anew for each of them.
+func (s *Store) buffer() []byte {
+	select {
+	case buf := <-s.spare:
+		return buf
+	default:
+		return make([]byte, s.traits.PartSize)
+	}
 }
 
 // putParts sends first, next and, unless that was all, what follows in src.

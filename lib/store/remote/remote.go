@@ -152,6 +152,7 @@ type Store struct {
 	traits Traits
 	root   string
 	policy Policy
+	spare  chan []byte
 }
 
 // New returns the store of the objects whose names begin with root, which is
@@ -167,5 +168,5 @@ func New(d Driver, root string, p Policy) *Store {
 	if p.Notice == nil {
 		p.Notice = func(error) {}
 	}
-	return &Store{d, t, root, p}
+	return &Store{d, t, root, p, make(chan []byte, 1)}
 }
