@@ -1,0 +1,342 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"walg/lib/store/remote"
+	"walg/lib/store/wire"
+)
+
+// identityTimeout is for one request to whoever gives credentials. Where there
+// is no metadata service nobody answers.
+const identityTimeout = 5 * time.Second
+
+const (
+	identityHint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or run where a role gives credentials"
+	roleHint     = "may these credentials assume AWS_ROLE_ARN?"
+)
+
+// options are those of the client, as far as they are known without a request.
+func options(c config) (s3.Options, error) {
+	client, err := wire.Client(wire.Options{Stall: c.stall, CA: c.ca, Parallel: parallel, No100Continue: c.no100Continue})
+	if err != nil {
+		return s3.Options{}, err
+	}
+	if c.source != "" {
+		client.Transport = &elsewhere{config: c, next: client.Transport}
+	}
+	o := s3.Options{
+		HTTPClient:   client,
+		Retryer:      aws.NopRetryer{}, // trying again is the store's work
+		UsePathStyle: c.pathStyle,
+		Logger:       logging.Nop{},
+		// The checksums are ours: see put and learn.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
+	}
+	if c.endpoint != "" {
+		o.BaseEndpoint = &c.endpoint
+	}
+	if c.dualStack {
+		o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+	}
+	if c.no100Continue {
+		o.ContinueHeaderThresholdBytes = -1
+	}
+	for name, value := range c.headers {
+		o.APIOptions = append(o.APIOptions, smithyhttp.SetHeaderValue(name, value))
+	}
+	return o, nil
+}
+
+// client returns the client of the SDK. The first call finds out what the
+// settings leave open: credentials and region.
+func (d *Driver) client(ctx context.Context) (*s3.Client, error) {
+	select {
+	case d.connecting <- struct{}{}:
+		defer func() { <-d.connecting }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if d.api != nil {
+		return d.api, nil
+	}
+	o := d.options
+	region, err := d.identify(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Region = region; region == "" {
+		if o.Region, err = d.findRegion(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+	d.api = s3.New(o)
+	return d.api, nil
+}
+
+// identify sets the credentials. It returns the region, which a profile may
+// tell.
+func (d *Driver) identify(ctx context.Context, o *s3.Options) (string, error) {
+	c := d.config
+	if c.yandexToken {
+		cache := aws.NewCredentialsCache(ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = metadata(c) }))
+		if err := d.firstCredentials(ctx, cache, "is this a virtual machine of Yandex Cloud, with a service account? S3_USE_YC_SESSION_TOKEN asks for its token"); err != nil {
+			return "", err
+		}
+		o.Credentials = aws.AnonymousCredentials{}
+		o.APIOptions = append(o.APIOptions, subjectToken(cache))
+		return c.region, nil
+	}
+	var static aws.CredentialsProvider
+	if c.key != "" {
+		static = credentials.NewStaticCredentialsProvider(c.key, c.secret, c.token)
+	}
+	// Where a web identity goes with the role the SDK's chain does it all.
+	assume := c.role != "" && c.webIdentity == ""
+	if static != nil && !assume {
+		o.Credentials = static
+		return c.region, nil
+	}
+	cfg, err := loadConfig(ctx, c, static)
+	if err != nil {
+		return "", d.noCredentials(ctx, err, identityHint)
+	}
+	hint := identityHint
+	if cache, ok := cfg.Credentials.(*aws.CredentialsCache); ok {
+		d.cache = cache
+	}
+	if assume {
+		if cfg.Region == "" {
+			cfg.Region = defaultRegion
+		}
+		d.cache = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), c.role,
+			func(o *stscreds.AssumeRoleOptions) {
+				if c.roleSession != "" {
+					o.RoleSessionName = c.roleSession
+				}
+			}))
+		cfg.Credentials, hint = d.cache, roleHint
+	}
+	o.Credentials = cfg.Credentials
+	return cfg.Region, d.firstCredentials(ctx, o.Credentials, hint)
+}
+
+// loadConfig looks where Amazon's tools look for credentials.
+func loadConfig(ctx context.Context, c config, static aws.CredentialsProvider) (aws.Config, error) {
+	with := []func(*awsconfig.LoadOptions) error{
+		// This client, unlike wire's, the SDK can give the CA of AWS_CA_BUNDLE.
+		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(identityTimeout)),
+		awsconfig.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
+		awsconfig.WithLogger(logging.Nop{}),
+		awsconfig.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = metadata(c) }),
+	}
+	if c.region != "" {
+		with = append(with, awsconfig.WithRegion(c.region))
+	}
+	if c.profile != "" {
+		with = append(with, awsconfig.WithSharedConfigProfile(c.profile))
+	}
+	if c.credentials != "" {
+		with = append(with, awsconfig.WithSharedCredentialsFiles([]string{c.credentials}))
+	}
+	if c.profiles != "" {
+		with = append(with, awsconfig.WithSharedConfigFiles([]string{c.profiles}))
+	}
+	if static != nil {
+		with = append(with, awsconfig.WithCredentialsProvider(static))
+	}
+	return awsconfig.LoadDefaultConfig(ctx, with...)
+}
+
+// metadata is the client of the cloud's metadata service.
+func metadata(c config) *imds.Client {
+	return imds.New(imds.Options{
+		Endpoint:   c.metadata,
+		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: identityTimeout},
+		Retryer:    aws.NopRetryer{},
+	})
+}
+
+// firstCredentials fails where there are none. That is told from credentials
+// that cannot be had again later, which trying again may mend.
+func (d *Driver) firstCredentials(ctx context.Context, p aws.CredentialsProvider, hint string) error {
+	if _, err := p.Retrieve(ctx); err != nil {
+		return d.noCredentials(ctx, err, hint)
+	}
+	return nil
+}
+
+func (d *Driver) noCredentials(ctx context.Context, err error, hint string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	said := describe(err)
+	err = prefixed("no credentials", said.err)
+	if said.status == http.StatusTooManyRequests || said.status >= 500 {
+		return remote.Judge(err, said.status, said.header, "")
+	}
+	return remote.Permanent(err, hint)
+}
+
+// subjectToken puts the token of a virtual machine into the header where Yandex
+// Cloud wants it.
+func subjectToken(cache *aws.CredentialsCache) func(*middleware.Stack) error {
+	return func(stack *middleware.Stack) error {
+		return stack.Build.Add(middleware.BuildMiddlewareFunc("subjectToken", func(ctx context.Context, in middleware.BuildInput, next middleware.BuildHandler) (
+			middleware.BuildOutput, middleware.Metadata, error) {
+			request, ok := in.Request.(*smithyhttp.Request)
+			if !ok {
+				return middleware.BuildOutput{}, middleware.Metadata{}, errors.New("not an HTTP request")
+			}
+			credentials, err := cache.Retrieve(ctx)
+			if err != nil {
+				return middleware.BuildOutput{}, middleware.Metadata{}, err
+			}
+			request.Header.Set("X-YaCloud-SubjectToken", credentials.SessionToken)
+			return next.HandleBuild(ctx, in)
+		}), middleware.After)
+	}
+}
+
+// findRegion asks where the bucket is. A storage that does not tell gets the
+// region that most of them take.
+func (d *Driver) findRegion(ctx context.Context, o s3.Options) (string, error) {
+	o.Region = defaultRegion
+	answer, err := s3.New(o).GetBucketLocation(ctx, &s3.GetBucketLocationInput{Bucket: &d.bucket})
+	if err == nil {
+		switch region := string(answer.LocationConstraint); region {
+		case "":
+			return defaultRegion, nil
+		case "EU": // of the first years
+			return "eu-west-1", nil
+		default:
+			return region, nil
+		}
+	}
+	if region := regionIn(err); region != "" {
+		return region, nil
+	}
+	judged := d.judge(ctx, err)
+	switch said := describe(err); {
+	case said.code == "NoSuchBucket", said.status == 0, said.status >= 500 && said.status != http.StatusNotImplemented:
+		return "", judged
+	}
+	d.guessed = true
+	return defaultRegion, nil
+}
+
+// regionIn finds the right region in an answer to a request that was signed for
+// another.
+func regionIn(err error) string {
+	said := describe(err)
+	if region := said.header.Get("X-Amz-Bucket-Region"); region != "" {
+		return region
+	}
+	if m := expecting.FindStringSubmatch(said.message); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+var expecting = regexp.MustCompile(`expecting '([a-z0-9-]+)'`)
+
+const (
+	sourceKept  = time.Minute     // how long a host is used before it is asked for again
+	sourceLimit = 5 * time.Second // for that question
+	longestHost = 255
+)
+
+// elsewhere connects to the host that S3_ENDPOINT_SOURCE names, which answers
+// for the endpoint: Host and signature stay the endpoint's. Without an answer
+// the endpoint itself serves.
+type elsewhere struct {
+	config config
+	next   http.RoundTripper
+
+	mu    sync.Mutex
+	host  string
+	until time.Time
+}
+
+// CloseIdleConnections lets http.Client close the connections below.
+func (e *elsewhere) CloseIdleConnections() {
+	if c, ok := e.next.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+func (e *elsewhere) RoundTrip(req *http.Request) (*http.Response, error) {
+	host := e.where(req.Context())
+	if host == "" {
+		return e.next.RoundTrip(req)
+	}
+	out := req.Clone(req.Context())
+	if out.Host == "" {
+		out.Host = req.URL.Host
+	}
+	out.URL.Host = e.config.hostPort(host)
+	if e.config.sourceProtocol != "" {
+		out.URL.Scheme = e.config.sourceProtocol
+	}
+	resp, err := e.next.RoundTrip(out)
+	if err != nil {
+		e.mu.Lock()
+		e.until = time.Time{}
+		e.mu.Unlock()
+	}
+	return resp, err
+}
+
+func (e *elsewhere) where(ctx context.Context) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Now().After(e.until) {
+		e.host, e.until = e.ask(ctx), time.Now().Add(sourceKept)
+	}
+	return e.host
+}
+
+func (e *elsewhere) ask(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, sourceLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.config.source, nil)
+	if err != nil {
+		return ""
+	}
+	resp, err := e.next.RoundTrip(req)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, longestHost+1))
+	host := strings.TrimSpace(string(body))
+	if err != nil || resp.StatusCode != http.StatusOK || len(body) > longestHost || host == "" {
+		return ""
+	}
+	if u, err := url.Parse("http://" + e.config.hostPort(host)); err != nil || u.Hostname() != strings.Trim(host, "[]") {
+		return ""
+	}
+	return host
+}
