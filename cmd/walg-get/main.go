@@ -45,13 +45,13 @@ func setup(f *cli.Flags) cli.Run {
 		name:    f.Bool("name", "", "", "write the key of the object, if it exists, instead of its data"),
 		tryExt:  f.Bool("try-ext", "", "", "look for KEY under each extension of a compression method, and as it is"),
 		force:   f.Bool("force", "f", "", "write binary data to a terminal"),
-		storage: open.Declare(f),
+		storage: open.Declare(f, ""),
 	}
 	return j.run
 }
 
 func (j *job) run(ctx context.Context, e *cli.Env) error {
-	work, err := j.work(e)
+	work, err := j.work(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (j *job) run(ctx context.Context, e *cli.Env) error {
 }
 
 // work says what the options ask for, and opens the store for it.
-func (j *job) work(e *cli.Env) (func(context.Context, *cli.Env, *pipe.Output) error, error) {
+func (j *job) work(ctx context.Context, e *cli.Env) (func(context.Context, *cli.Env, *pipe.Output) error, error) {
 	modes := slices.DeleteFunc([]bool{*j.list, *j.name, *j.stat, *j.span != ""}, func(on bool) bool { return !on })
 	switch {
 	case e.Command != nil:
@@ -85,18 +85,18 @@ func (j *job) work(e *cli.Env) (func(context.Context, *cli.Env, *pipe.Output) er
 	if err != nil {
 		return nil, err
 	}
-	settings := j.storage.Settings(e.Setting)
+	settings := j.storage.Settings(e)
 	if *j.list {
 		prefix := ""
 		if len(e.Operands) == 1 {
 			prefix = e.Operands[0]
 		}
-		st, in, err := open.Under(settings, prefix)
+		st, in, err := open.Under(ctx, settings, prefix)
 		return func(ctx context.Context, _ *cli.Env, out *pipe.Output) error {
 			return list(ctx, out, st, in, open.Absolute(prefix), *j.json)
 		}, err
 	}
-	st, key, err := open.Object(settings, e.Operands[0])
+	st, key, err := open.Object(ctx, settings, e.Operands[0])
 	return func(ctx context.Context, e *cli.Env, out *pipe.Output) error {
 		key, given := key, e.Operands[0]
 		if *j.tryExt {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
 	"io"
-	"maps"
-	"slices"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -12,60 +15,101 @@ import (
 	"walg/lib/store"
 )
 
-// parseMeta reads the values of --meta.
-func parseMeta(list []string) (map[string]string, error) {
-	meta := map[string]string{}
-	for _, m := range list {
-		name, value, ok := strings.Cut(m, "=")
-		if _, twice := meta[name]; twice || !ok {
-			return nil, fault.New(fault.Usage, "--meta %s: want NAME=VALUE, each name once", m)
+// checkTime is how long the clean-up after a check may take.
+const checkTime = 30 * time.Second
+
+// check proves that the storage does all that archiving needs, with one small
+// object of its own, and writes what works. It returns the first failure.
+func check(ctx context.Context, out io.Writer, st store.Store) (failed error) {
+	key := "walg-check-" + strings.ToLower(rand.Text())
+	text := []byte("walg-put --check wrote this and may be deleted\n")
+	put := func(ifAbsent bool) error {
+		return st.Put(ctx, key, bytes.NewReader(text), store.PutOptions{IfAbsent: ifAbsent})
+	}
+	gone := false
+	defer func() {
+		if !gone {
+			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTime)
+			defer cancel()
+			_ = st.Delete(clean, key) // the failure is told already
 		}
-		meta[name] = value
+	}()
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"connect", func() error {
+			if _, err := st.Stat(ctx, key); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		}},
+		{"write", func() error { return put(true) }},
+		{"conditional write", func() error {
+			if err := put(true); !errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("put %s: want a refusal because it exists, got: %w", store.URL(st, key), orNothing(err))
+			}
+			return nil
+		}},
+		{"overwrite", func() error { return put(false) }},
+		{"read back", func() error { return readBack(ctx, st, key, text) }},
+		{"list", func() error { return listed(ctx, st, key) }},
+		{"delete", func() error {
+			err := st.Delete(ctx, key)
+			gone = err == nil
+			return err
+		}},
+		{"clean-up", func() error {
+			if _, err := st.Stat(ctx, key); !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("stat %s: want that it is gone, got: %w", store.URL(st, key), orNothing(err))
+			}
+			return nil
+		}},
+	} {
+		err := step.do()
+		word := "ok"
+		if err != nil {
+			word = "failed"
+		}
+		if _, werr := fmt.Fprintf(out, "%-18s %s\n", step.name, word); werr != nil {
+			return werr
+		}
+		// Where nothing can be written, nothing else can be proven.
+		if err != nil && (step.name == "connect" || step.name == "write") {
+			return err
+		}
+		if failed == nil {
+			failed = err
+		}
 	}
-	return meta, store.ValidMeta(meta)
+	return failed
 }
 
-// receipt is what is known of an object when it is stored.
-type receipt struct {
-	Key      string    `json:"key"` // as it was given
-	URL      string    `json:"url"`
-	Bytes    int64     `json:"bytes"`
-	SHA256   string    `json:"sha256"` // of these bytes
-	Started  time.Time `json:"started"`
-	Finished time.Time `json:"finished"`
-	Attempts int       `json:"attempts"`
-}
-
-// notEmpty is a reader that fails where there is nothing to read: hardly ever
-// is that what was meant.
-type notEmpty struct {
-	r    io.Reader
-	name string
-	any  bool
-}
-
-func (n *notEmpty) Read(p []byte) (int, error) {
-	got, err := n.r.Read(p)
-	n.any = n.any || got > 0
-	if err == io.EOF && !n.any {
-		err = fault.WithHint(fault.New(fault.Data, "%s is empty", n.name), "where that is meant, say --allow-empty")
+func orNothing(err error) error {
+	if err == nil {
+		return errors.New("success")
 	}
-	return got, err
+	return err
 }
 
-// check compares the recorded metadata and makes the object durable.
-func check(ctx context.Context, st store.Store, key string, meta map[string]string) error {
-	info, err := st.Stat(ctx, key)
+func readBack(ctx context.Context, st store.Store, key string, want []byte) error {
+	r, _, err := st.Get(ctx, key, 0)
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(meta)) {
-		switch recorded, ok := info.Meta[name]; {
-		case !ok:
-			return fault.New(fault.Data, "check %s: no %s is recorded, want %s", store.URL(st, key), name, meta[name])
-		case recorded != meta[name]:
-			return fault.New(fault.Data, "check %s: %s is recorded as %s, want %s", store.URL(st, key), name, recorded, meta[name])
+	defer r.Close()
+	got, err := io.ReadAll(r)
+	if err == nil && !bytes.Equal(got, want) {
+		err = fault.New(fault.Data, "get %s: other bytes than were put", store.URL(st, key))
+	}
+	return err
+}
+
+func listed(ctx context.Context, st store.Store, key string) error {
+	for info, err := range st.List(ctx, key) {
+		if err != nil || info.Key == key {
+			return err
 		}
 	}
-	return store.Sync(ctx, st, key)
+	return fmt.Errorf("list %s: the object that was just put is not listed", store.URL(st, key))
 }

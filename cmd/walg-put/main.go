@@ -24,7 +24,7 @@ import (
 func main() {
 	cli.Main(cli.Program{
 		Name:     "walg-put",
-		Synopsis: "[OPTION]... KEY [-- COMMAND...]",
+		Synopsis: "[OPTION]... KEY [-- COMMAND...] | --check",
 		About: `Store standard input, or the output of COMMAND, as the object KEY, relative to
 the configured prefix or a URL. The object appears when the input is complete.`,
 		Setup: setup,
@@ -34,11 +34,11 @@ the configured prefix or a URL. The object appears when the input is complete.`,
 
 // A job is one run of the program.
 type job struct {
-	ifAbsent, allowEmpty, check *bool
-	meta                        *[]string
-	receipt                     *string
-	storage                     *open.Options
-	streams                     *cli.Streams
+	ifAbsent, allowEmpty, sync, check *bool
+	meta                              *[]string
+	receipt                           *string
+	storage                           *open.Options
+	streams                           *cli.Streams
 }
 
 func setup(f *cli.Flags) cli.Run {
@@ -47,14 +47,30 @@ func setup(f *cli.Flags) cli.Run {
 		allowEmpty: f.Bool("allow-empty", "", "", "take an empty input for an object of no bytes"),
 		meta:       f.Strings("meta", "", "record `name=value` with the object; may be given several times"),
 		receipt:    f.String("receipt", "", "", "", "when the object is stored, write what it is to this `file`, as JSON"),
-		check:      f.Bool("check", "", "", "store nothing; make the existing object durable, and compare what --meta recorded"),
-		storage:    open.Declare(f),
+		sync:       f.Bool("sync", "", "", "store nothing; make the existing object durable, and compare what --meta recorded"),
+		check:      f.Bool("check", "", "", "without KEY: write, read, list and delete an object of its own, and say what works"),
+		storage:    open.Declare(f, "WALG_UPLOAD_CONCURRENCY"),
 		streams:    f.Input(true),
 	}
 	return j.run
 }
 
 func (j *job) run(ctx context.Context, e *cli.Env) error {
+	stores := !*j.check && !*j.sync
+	if !stores && (*j.ifAbsent || *j.allowEmpty || *j.receipt != "" || e.Command != nil || *j.check && (*j.sync || *j.meta != nil)) {
+		return fault.New(fault.Usage, "--sync goes with --meta only, and --check with neither")
+	}
+	settings := j.storage.Settings(e)
+	if *j.check {
+		if len(e.Operands) != 0 {
+			return fault.New(fault.Usage, "--check takes no KEY: it makes an object of its own under the prefix")
+		}
+		st, err := open.Prefix(ctx, settings)
+		if err != nil {
+			return err
+		}
+		return check(ctx, e.Stdout, st)
+	}
 	if len(e.Operands) != 1 {
 		return fault.New(fault.Usage, "want one KEY, not %d", len(e.Operands))
 	}
@@ -62,17 +78,14 @@ func (j *job) run(ctx context.Context, e *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	st, key, err := open.Object(j.storage.Settings(e.Setting), e.Operands[0])
+	st, key, err := open.Object(ctx, settings, e.Operands[0])
 	if err != nil {
 		return err
 	}
-	if !*j.check {
-		return j.put(ctx, e, st, key, meta)
+	if *j.sync {
+		return sync(ctx, st, key, meta)
 	}
-	if *j.ifAbsent || *j.allowEmpty || *j.receipt != "" || e.Command != nil {
-		return fault.New(fault.Usage, "--check stores nothing; it goes with --meta only")
-	}
-	return check(ctx, st, key, meta)
+	return j.put(ctx, e, st, key, meta)
 }
 
 func (j *job) put(ctx context.Context, e *cli.Env, st store.Store, key string, meta map[string]string) error {

@@ -36,7 +36,7 @@ type work func(ctx context.Context, e *cli.Env, st store.Store, operand string) 
 
 // with gives a command the options for the storage, and its operand.
 func with(f *cli.Flags, least, most int, do work) cli.Run {
-	storage := open.Declare(f)
+	storage := open.Declare(f, "")
 	return func(ctx context.Context, e *cli.Env) error {
 		switch n := len(e.Operands); {
 		case e.Command != nil:
@@ -47,7 +47,7 @@ func with(f *cli.Flags, least, most int, do work) cli.Run {
 			return fault.New(fault.Usage, "%q is one operand too many", e.Operands[most])
 		}
 		operand := append(e.Operands, "")[0]
-		st, err := open.Prefix(storage.Settings(e.Setting))
+		st, err := open.Prefix(ctx, storage.Settings(e))
 		if err != nil {
 			return err
 		}

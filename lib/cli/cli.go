@@ -61,6 +61,9 @@ func (e *Env) Setting(name string) string {
 	return setting(name)
 }
 
+// Lookup is Setting for the storages, whose settings have several names each.
+func (e *Env) Lookup(name string) string { return setting(name) }
+
 func setting(name string) string { return strings.TrimRight(os.Getenv(name), "\r\n") }
 
 // Warn writes a warning to standard error.

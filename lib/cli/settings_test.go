@@ -2,6 +2,8 @@ package cli
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -165,6 +167,49 @@ func TestTheNearestNameIsTheNearest(t *testing.T) {
 	for name := range settings {
 		if got := nearest(name); got != name {
 			t.Errorf("%s: nearest is %q", name, got)
+		}
+	}
+}
+
+// TestTheSettingsOfTheStoragesAreKnownAndDescribed: what a storage asks for has
+// a class here, so that nobody is warned of it, and a place in the manual.
+func TestTheSettingsOfTheStoragesAreKnownAndDescribed(t *testing.T) {
+	page, err := os.ReadFile("../../docs/man/walg-storage.7.scd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources, err := filepath.Glob("../store/*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := regexp.MustCompile(`"((?:WALG_)?(?:AWS|S3|GCS|GOOGLE|AZURE|OS|ST|SSH)_[A-Z0-9_]+)"`)
+	found := map[string]bool{}
+	for _, source := range sources {
+		if strings.HasSuffix(source, "_test.go") || strings.Contains(source, "test/") {
+			continue
+		}
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range asked.FindAllStringSubmatch(string(text), -1) {
+			found[m[1]] = true
+		}
+	}
+	if len(found) < 50 {
+		t.Errorf("only %d settings are found in the sources: the pattern is wrong", len(found))
+	}
+	for name := range found {
+		if _, known := settings[name]; !known {
+			t.Errorf("%s has no class", name)
+		}
+		if bare := strings.TrimPrefix(name, "WALG_"); !strings.Contains(string(page), bare) {
+			t.Errorf("walg-storage(7) does not mention %s", name)
+		}
+	}
+	for _, name := range strings.Fields(storageSettings) {
+		if !found[name] && !found["WALG_"+name] {
+			t.Errorf("%s is called used, and no storage asks for it", name)
 		}
 	}
 }

@@ -2,6 +2,7 @@
 package open
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"walg/lib/fault"
 	"walg/lib/store"
 	"walg/lib/store/file"
+	"walg/lib/store/remote"
 )
 
 // Settings are what the environment and the flags say of the storage. They
@@ -22,21 +24,21 @@ type Settings struct {
 	// Rate limits the data of all objects together, in bytes per second; 0 is
 	// no limit.
 	Rate int64
+	// Remote is for the storages behind a network, whose own settings it can
+	// ask for; and how patient to be with them.
+	Remote remote.Settings
+	Policy remote.Policy
 }
 
-// Names are the settings that can name the prefix, WAL-G's first. A command
-// looks each of them up and puts it into Settings.Prefixes.
-var Names = []string{
-	"WALG_FILE_PREFIX", "WALG_S3_PREFIX", "WALE_S3_PREFIX", "WALG_GS_PREFIX",
-	"WALG_AZ_PREFIX", "WALG_SWIFT_PREFIX", "WALG_SSH_PREFIX",
+// Names are the settings that can name the prefix, and the scheme of each.
+var Names = map[string]string{
+	"WALG_FILE_PREFIX": "file", "WALG_S3_PREFIX": "s3", "WALE_S3_PREFIX": "s3", "WALG_GS_PREFIX": "gs",
+	"WALG_AZ_PREFIX": "azure", "WALG_SWIFT_PREFIX": "swift", "WALG_SSH_PREFIX": "ssh",
 }
-
-// schemes are the URLs of storages that walg is going to know.
-var schemes = []string{"s3", "gs", "azure", "swift", "ssh", "sftp"}
 
 // Prefix opens the store of the configured prefix. None, more than one, one
 // that does not exist and one of an unknown kind are errors of status 64.
-func Prefix(s Settings) (store.Store, error) {
+func Prefix(ctx context.Context, s Settings) (store.Store, error) {
 	var set []string
 	for name, value := range s.Prefixes {
 		if value != "" {
@@ -47,21 +49,14 @@ func Prefix(s Settings) (store.Store, error) {
 	switch len(set) {
 	case 0:
 		return nil, fault.WithHint(fault.New(fault.Usage, "no storage is configured"),
-			"set WALG_FILE_PREFIX, or name the object by an absolute URL (file:///...)")
+			"set WALG_S3_PREFIX, WALG_FILE_PREFIX or another of them, or name the object by an absolute URL (s3://bucket/key, file:///...)")
 	case 1:
 	default:
 		return nil, fault.WithHint(fault.New(fault.Usage, "more than one storage is configured: %s", strings.Join(set, ", ")),
 			"unset all but one of them")
 	}
 	name, value := set[0], s.Prefixes[set[0]]
-	if name != "WALG_FILE_PREFIX" {
-		return nil, fault.New(fault.Usage, "%s: this storage is not supported by this build yet", name)
-	}
-	scheme, _, isURL := strings.Cut(value, "://")
-	if isURL && scheme != "file" {
-		return nil, fault.New(fault.Usage, "WALG_FILE_PREFIX %s: want a path or file:///path", Redact(value))
-	}
-	base, err := file.New(value)
+	base, err := prefix(ctx, s, name, value)
 	if err != nil {
 		return nil, err
 	}
@@ -72,34 +67,80 @@ func Prefix(s Settings) (store.Store, error) {
 	return store.Rate(below, s.Rate), nil
 }
 
+// prefix opens the store of the objects below a URL, which the setting name
+// holds; with the empty name it can be of any storage.
+func prefix(ctx context.Context, s Settings, name, value string) (store.Store, error) {
+	scheme, rest, isURL := strings.Cut(value, "://")
+	if !isURL {
+		scheme = "file"
+	}
+	scheme = canonical(scheme)
+	if want := Names[name]; want != "" && scheme != want {
+		example := want + "://bucket/path"
+		if want == "file" {
+			example = "a path or file:///path"
+		}
+		return nil, fault.New(fault.Usage, "%s %s: want %s", name, Redact(value), example)
+	}
+	if scheme == "file" {
+		return file.New(value)
+	}
+	where, err := parse(scheme, rest)
+	if err != nil {
+		return nil, err
+	}
+	root := strings.Trim(where.path, "/")
+	if scheme == "gs" && !s.Remote.Bool("GCS_NORMALIZE_PREFIX", true) {
+		root = strings.TrimSuffix(where.path, "/") // WAL-E's archives may begin with a slash
+	}
+	if root != "" {
+		root += "/"
+	}
+	return connect(ctx, s, where, root)
+}
+
 // Object opens the store of one KEY of the command line and returns the key
-// in it. A KEY with a scheme is absolute: the prefix is then the directory
-// that the object is in, and what is configured does not matter. All others
-// are relative to the configured prefix.
-func Object(s Settings, key string) (store.Store, string, error) {
-	return find(s, key, store.ValidKey)
+// in it. A KEY with a scheme is absolute: the prefix is then the directory or
+// bucket that the object is in, and what prefix is configured does not matter.
+// All others are relative to the configured prefix.
+func Object(ctx context.Context, s Settings, key string) (store.Store, string, error) {
+	return find(ctx, s, key, store.ValidKey)
 }
 
 // Under is Object for a prefix to list, which may be empty and may end in the
 // middle of a name.
-func Under(s Settings, prefix string) (store.Store, string, error) {
-	return find(s, prefix, store.ValidPrefix)
+func Under(ctx context.Context, s Settings, prefix string) (store.Store, string, error) {
+	return find(ctx, s, prefix, store.ValidPrefix)
 }
 
-func find(s Settings, key string, valid func(string) error) (store.Store, string, error) {
+func find(ctx context.Context, s Settings, key string, valid func(string) error) (store.Store, string, error) {
 	if !Absolute(key) {
 		if err := valid(key); err != nil {
 			return nil, "", err
 		}
-		st, err := Prefix(s)
+		st, err := Prefix(ctx, s)
 		return st, key, err
 	}
-	switch scheme, _, _ := strings.Cut(key, "://"); {
-	case slices.Contains(schemes, scheme):
-		return nil, "", fault.New(fault.Usage, "%s: this storage is not supported by this build yet", Redact(key))
-	case scheme != "file":
-		return nil, "", fault.New(fault.Usage, "%s: unknown scheme %q", Redact(key), scheme)
+	scheme, rest, _ := strings.Cut(key, "://")
+	scheme = canonical(scheme)
+	if scheme == "file" {
+		return findFile(s, key, valid)
 	}
+	where, err := parse(scheme, rest)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := valid(where.path); err != nil {
+		return nil, "", err
+	}
+	base, err := connect(ctx, s, where, "")
+	if err != nil {
+		return nil, "", err
+	}
+	return store.Rate(base, s.Rate), where.path, nil
+}
+
+func findFile(s Settings, key string, valid func(string) error) (store.Store, string, error) {
 	path, err := file.Path(key)
 	if err != nil {
 		return nil, "", err
