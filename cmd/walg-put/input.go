@@ -30,7 +30,7 @@ type receipt struct {
 	SHA256   string    `json:"sha256"` // of these bytes
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
-	Attempts int       `json:"attempts"`
+	Attempts int       `json:"attempts"` // 1, and one for each request that was sent again
 }
 
 // notEmpty is a reader that fails where there is nothing to read: hardly ever

@@ -118,7 +118,7 @@ func (j *job) put(ctx context.Context, e *cli.Env, st store.Store, key string, m
 		return err
 	}
 	p, err := json.Marshal(receipt{
-		e.Operands[0], store.URL(st, key), in.Bytes(), hex.EncodeToString(sum.Sum(nil)), started.UTC(), time.Now().UTC(), 1,
+		e.Operands[0], store.URL(st, key), in.Bytes(), hex.EncodeToString(sum.Sum(nil)), started.UTC(), time.Now().UTC(), 1 + j.storage.Retries(),
 	})
 	if err == nil {
 		_, err = file.File().Write(append(p, '\n'))

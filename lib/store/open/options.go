@@ -1,6 +1,7 @@
 package open
 
 import (
+	"sync/atomic"
 	"time"
 
 	"walg/lib/store/remote"
@@ -28,7 +29,11 @@ type Options struct {
 	rate, parallel *int64
 	stall, timeout *time.Duration
 	patience       *time.Duration
+	retries        atomic.Int64
 }
+
+// Retries returns how many requests have been tried again so far.
+func (o *Options) Retries() int { return int(o.retries.Load()) }
 
 // Declare adds the options for the storage to a command line. concurrency is
 // the setting that says how many requests to make at once, or empty.
@@ -57,7 +62,10 @@ func (o *Options) Settings(e Env) Settings {
 			Timeout:  *o.timeout,
 			Budget:   *o.patience,
 			Parallel: int(*o.parallel),
-			Notice:   func(err error) { e.Warn("trying again: %v", err) },
+			Notice: func(err error) {
+				o.retries.Add(1)
+				e.Warn("trying again: %v", err)
+			},
 		},
 	}
 	if !o.flags.Given("prefix") {
