@@ -253,25 +253,36 @@ func (s *Store) commit(ctx context.Context, key string, o Options,
 	doubt := false
 	err := try(ctx, func(ctx context.Context) error {
 		err := f(ctx)
-		if err != nil && doubt && s.ours(ctx, key, o) {
-			return nil
+		if err != nil && doubt {
+			switch mine, unknown := s.ours(ctx, key, o); {
+			case mine:
+				return nil
+			case unknown != nil:
+				return unknown // and not "it exists", which may be by ourselves
+			}
 		}
 		doubt = doubt || err != nil && mendable(explain(err, s.traits))
 		return err
 	})
-	if err != nil && doubt && ctx.Err() == nil && s.ours(ctx, key, o) {
-		return nil
+	if err != nil && doubt && ctx.Err() == nil {
+		if mine, _ := s.ours(ctx, key, o); mine {
+			return nil
+		}
 	}
 	return err
 }
 
-// ours reports whether the object is there and the one of this Put.
-func (s *Store) ours(ctx context.Context, key string, o Options) bool {
+// ours reports whether the object is there and the one of this Put. The error
+// says that nobody knows.
+func (s *Store) ours(ctx context.Context, key string, o Options) (bool, error) {
 	if !s.traits.Meta {
-		return false
+		return false, nil
 	}
 	object, err := s.d.Stat(ctx, key)
-	return err == nil && object.Meta[mark] == o.Meta[mark]
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && object.Meta[mark] == o.Meta[mark], err
 }
 
 // source fills buffers from a reader.

@@ -25,8 +25,9 @@ import (
 //   - fs.ErrNotExist where the object (not the bucket) is absent,
 //   - fs.ErrExist where IfAbsent finds one,
 //   - ErrRange, ErrChanged as Read says,
-//   - *fault.Error of a status other than fault.Failed where trying again
-//     cannot help, with a hint that names the setting to look at,
+//   - *fault.Error where trying again cannot help: fault.Usage, with a hint
+//     that names the setting to look at; fault.Failed where this one upload or
+//     stream cannot go on, and another may,
 //   - *Later where the storage says how long to wait.
 //
 // Everything else is tried again. Judge turns an HTTP status into one of these.

@@ -115,12 +115,6 @@ func explain(err error, t Traits) error {
 // mendable reports whether trying again may help.
 func mendable(err error) bool {
 	var judged *fault.Error
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist),
-		errors.Is(err, ErrRange), errors.Is(err, ErrChanged):
-		return false
-	case errors.As(err, &judged):
-		return judged.Status == fault.Failed
-	}
-	return true
+	return !errors.As(err, &judged) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) &&
+		!errors.Is(err, ErrRange) && !errors.Is(err, ErrChanged)
 }
