@@ -52,6 +52,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
+	"walg/lib/fault"
 	"walg/lib/store"
 	"walg/lib/store/remote"
 )
@@ -203,20 +204,11 @@ func (u *upload) Commit(ctx context.Context, n int, whole remote.Sum) error {
 			return fmt.Errorf("%w: %v", fs.ErrExist, lost)
 		}
 	}
-	return overtaken(lost.Error())
+	return fault.New(fault.Failed, "another writer of this object was faster, and Azure dropped what we had sent: %v", lost)
 }
 
 // Abort leaves the blocks: there is no request that removes them.
 func (u *upload) Abort(context.Context) error { return nil }
-
-// overtaken says that our blocks are gone because another writer of the key has
-// committed. It is ErrChanged for the store, so that it does not ask again.
-type overtaken string
-
-func (e overtaken) Error() string {
-	return "another writer of this object was faster, and Azure dropped what we had sent: " + string(e)
-}
-func (e overtaken) Is(target error) bool { return target == remote.ErrChanged }
 
 // Read is Get Blob with a range.
 func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, remote.Object, error) {

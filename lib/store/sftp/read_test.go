@@ -5,8 +5,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -120,7 +120,7 @@ func TestTroubleOnTheServer(t *testing.T) {
 	must(t, put("d/k"))
 	must(t, os.Mkdir(p.file("closed"), 0o700)) // root's
 	must(t, os.WriteFile(p.file("secret"), []byte("x"), 0o600))
-	must(t, syscall.Mkfifo(p.file("fifo"), 0o666))
+	must(t, exec.Command("mkfifo", p.file("fifo")).Run())
 	must(t, os.Symlink("nowhere", p.file("dangling")))
 	stat := func(key string) error { _, err := s.Stat(t.Context(), key); return err }
 	get := func(key string) error {

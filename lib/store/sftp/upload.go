@@ -156,7 +156,7 @@ func (u *upload) open(ctx context.Context) (*conn, *sftp.File, error) {
 	}
 	f, err := ask(ctx, c, func() (*sftp.File, error) { return c.sftp.OpenFile(u.temp, os.O_RDWR) })
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, &fault.Error{Status: fault.Data, Err: errTempGone}
+		return nil, nil, &fault.Error{Status: fault.Failed, Err: errTempGone}
 	}
 	if err != nil {
 		return nil, nil, err
@@ -191,7 +191,7 @@ func (p piece) verify(ctx context.Context, c *conn, f *sftp.File, buf []byte) er
 }
 
 func (p piece) lost() error {
-	return fault.WithHint(fault.New(fault.Data, "the server lost what it had taken, at %d", p.at),
+	return fault.WithHint(fault.New(fault.Failed, "the server lost what it had taken, at %d", p.at),
 		"was it restarted meanwhile? put the object again")
 }
 
@@ -203,7 +203,7 @@ func (u *upload) sync(ctx context.Context) error {
 		err := u.c.call(ctx, u.file.Sync)
 		switch {
 		case refused(err):
-			return &fault.Error{Status: fault.Data, Err: fmt.Errorf("fsync: %w", u.c.reason(ctx, path.Dir(u.temp), err)),
+			return &fault.Error{Status: fault.Failed, Err: fmt.Errorf("fsync: %w", u.c.reason(ctx, path.Dir(u.temp), err)),
 				Hint: "the disk of the server may be full or broken"}
 		case err != nil:
 			return fmt.Errorf("fsync: %w", err)
@@ -353,7 +353,7 @@ func (u *upload) landed(ctx context.Context, size int64) (bool, error) {
 	case tempErr != nil && err == nil && target.Size() == size:
 		return true, nil // nobody else takes temporary files away so soon
 	case tempErr != nil:
-		return false, &fault.Error{Status: fault.Data, Err: errTempGone}
+		return false, &fault.Error{Status: fault.Failed, Err: errTempGone}
 	case err != nil || !u.ifAbsent || target.Size() != size:
 		return false, nil
 	case !u.linked:

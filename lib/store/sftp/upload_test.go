@@ -26,20 +26,22 @@ import (
 func TestSmallPutSurvivesEachCut(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	for _, absent := range []bool{false, true} {
-		for n := range 12 {
+	for kind, requests := range map[string]int{"replace": 9, "absent": 10, "directory": 8} {
+		for n := range requests {
 			for side := range 2 {
-				t.Run(fmt.Sprint(absent, n, side), func(t *testing.T) {
+				t.Run(fmt.Sprint(kind, n, side), func(t *testing.T) {
 					t.Parallel()
 					x, q := p.newProxy(t)
 					d := q.open(t)
-					if _, err := d.conn(t.Context()); err != nil {
-						t.Fatal(err)
+					_, err := d.conn(t.Context())
+					must(t, err)
+					key := fmt.Sprintf("%s%d%d/k", kind, n, side)
+					dir := filepath.Dir(p.file(key))
+					if kind != "directory" {
+						must(t, os.Mkdir(dir, 0o777))
+						must(t, os.Chmod(dir, 0o777))
 					}
-					key := fmt.Sprintf("d%v%d%d/k", absent, n, side)
-					if !absent {
-						must(t, os.Mkdir(filepath.Dir(p.file(key)), 0o777))
-						must(t, os.Chmod(filepath.Dir(p.file(key)), 0o777))
+					if kind == "replace" {
 						must(t, os.WriteFile(p.file(key), []byte("old"), 0o666))
 					}
 					if side == 0 {
@@ -47,16 +49,17 @@ func TestSmallPutSurvivesEachCut(t *testing.T) {
 					} else {
 						x.after(nil, pieces(n))
 					}
-					must(t, q.store(d).Put(t.Context(), key, strings.NewReader("new one"), store.PutOptions{IfAbsent: absent}))
+					o := store.PutOptions{IfAbsent: kind != "replace"}
+					must(t, q.store(d).Put(t.Context(), key, strings.NewReader("new one"), o))
 					got, err := os.ReadFile(p.file(key))
 					if err != nil || string(got) != "new one" {
 						t.Errorf("the server has %q, %v", got, err)
 					}
-					entries, err := os.ReadDir(filepath.Dir(p.file(key)))
+					entries, err := os.ReadDir(dir)
 					if err != nil || len(entries) != 1 {
 						t.Errorf("the directory has %v, %v", entries, err)
 					}
-					if n < 6 && x.wasCut() == 0 {
+					if x.wasCut() == 0 {
 						t.Error("nothing was cut")
 					}
 				})
@@ -178,8 +181,8 @@ func TestServerThatLostAPart(t *testing.T) {
 		if name == "gone" {
 			words = "the temporary file is gone"
 		}
-		wantError(t, u.Part(t.Context(), 2, 4, []byte("more")), fault.Data, words, "")
-		wantError(t, u.Commit(t.Context(), 2, remote.Sum{Size: 8}), fault.Data, words, "")
+		wantError(t, u.Part(t.Context(), 2, 4, []byte("more")), fault.Failed, words, "")
+		wantError(t, u.Commit(t.Context(), 2, remote.Sum{Size: 8}), fault.Failed, words, "")
 		must(t, u.Abort(t.Context()))
 	}
 	// What is durable is not read back, and nothing that is whole is refused.
@@ -416,4 +419,26 @@ func TestCancelledPutKeepsTheConnection(t *testing.T) {
 		t.Error("the connection was closed")
 	}
 	must(t, u.Abort(t.Context()))
+}
+
+// OpenSSH on Linux opens a directory as a file and syncs it; what syncDir does
+// where that fails is nothing.
+func TestDirectoriesCanBeSynced(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	c, err := p.open(t).conn(t.Context())
+	must(t, err)
+	for _, ext := range []string{extRename, extLink, extSync, extSpace} {
+		if _, ok := c.sftp.HasExtension(ext); !ok {
+			t.Errorf("the server has no %s", ext)
+		}
+	}
+	f, err := c.sftp.Open(p.Root)
+	must(t, err)
+	must(t, f.Sync())
+	must(t, f.Close())
+	must(t, c.syncDir(t.Context(), p.Root))
+	must(t, c.syncDir(t.Context(), p.Root+"/none"))
+	c.fail(errors.New("cut"))
+	wantError(t, c.syncDir(t.Context(), p.Root), fault.Failed, "the connection was lost: cut", "")
 }

@@ -191,9 +191,11 @@ const maxText = 1024
 // RoundTrip refuses redirects, which the library would follow with the token.
 // It holds ready what the server says of an error: the library reads once, and
 // takes nothing from a read that ends the text. Each login has a connection of
-// its own: they are rare, and a POST that finds an idle one closed fails.
+// its own: they are rare, and a POST that finds an idle one closed fails. So has
+// each conditional PUT: refused, its data unread, the server closes it without a word.
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if g.login != "" && strings.HasPrefix(req.URL.String(), g.login) {
+	login := g.login != "" && strings.HasPrefix(req.URL.String(), g.login)
+	if login || req.Method == http.MethodPut && req.Header.Get("If-None-Match") != "" {
 		req = req.Clone(req.Context())
 		req.Close = true
 	}
