@@ -22,8 +22,11 @@ conf() {
 		key_repository = $1/receipts
 		[credential]
 		key_repository = $1/credential
+		[identity]
+		password_hash_rounds = 4
 		[cache]
-		enabled = false
+		enabled = true
+		backend = oslo_cache.dict
 	CONF
 }
 
@@ -55,7 +58,8 @@ prepare() {
 		mv "$new" "$1"
 }
 
-state=$cache/keystone-$(dpkg-query -W -f '${Version}' keystone)
+# The number changes with what the state is made with.
+state=$cache/keystone-2-$(dpkg-query -W -f '${Version}' keystone)
 exec 8>"$cache/keystone.lock"
 flock 8
 [ -d "$state" ] || prepare "$state" >"$dir/log/keystone-manage" 2>&1 || failed "has no Keystone"

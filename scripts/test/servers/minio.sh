@@ -19,7 +19,10 @@ run minio '' \
 	MINIO_KMS_SECRET_KEY="my-minio-key:$(head -c 32 /dev/urandom | base64)" \
 	MINIO_BROWSER=off MINIO_UPDATE=off MINIO_CALLHOME_ENABLE=off \
 	minio server --quiet "$@" --address "127.0.0.1:$port" "$dir/data"
-await ask -f ${ca:+--cacert "$ca"} "$scheme://127.0.0.1:$port/minio/health/ready"
+# It calls itself ready before it takes requests for objects. One without a
+# signature is denied then.
+takes_objects() { [ "$(ask ${ca:+--cacert "$ca"} -o /dev/null -w '%{http_code}' "$scheme://127.0.0.1:$port/walg/ready")" = 403 ]; }
+await takes_objects
 
 setting "AWS_ENDPOINT=$scheme://127.0.0.1:$port"
 setting "AWS_ACCESS_KEY_ID=walgtest"

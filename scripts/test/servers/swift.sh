@@ -4,7 +4,8 @@
 # where tokens are kept; for version 3 of the authentication, Keystone.
 #
 # Swift reads /etc/swift/swift.conf wherever the other files are. Debian's is
-# good: limits are the defaults.
+# good: limits are the defaults. Timeouts are not: on a busy machine the proxy would
+# give its only servers up, and listings would lag behind.
 
 need swift-ring-builder /usr/bin/swift-proxy-server memcached
 user=
@@ -24,6 +25,9 @@ for type in account container object; do
 		devices = $dir/devices
 		mount_check = false
 		disable_fallocate = true
+		conn_timeout = 10
+		node_timeout = 30
+		container_update_timeout = 30
 		fallocate_reserve = 0
 		log_address = $dir/no-syslog
 		[pipeline:main]
@@ -58,6 +62,9 @@ pipeline = catch_errors gatekeeper healthcheck cache bulk tempurl $auth copy slo
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+conn_timeout = 10
+node_timeout = 30
+error_suppression_limit = 1000000
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:gatekeeper]
@@ -107,6 +114,7 @@ run memcached "$user" memcached -l 127.0.0.1 -p "$memcached" -U 0 -m 16
 for type in account container object proxy; do
 	run "$type" "$user" "/usr/bin/swift-$type-server" "$dir/etc/$type-server.conf" -v
 done
+for offset in 3 4 5; do await has_listener $((port + offset)); done
 await ask -f "http://127.0.0.1:$port/healthcheck"
 [ "$name" = swift ] || await ask -f "http://127.0.0.1:$keystone/v3"
 
