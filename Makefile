@@ -23,7 +23,7 @@ WALG_SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 endif
 export WALG_SEED
 
-.PHONY: build help test tools unittest e2e lint cross coverage soak bench man install dist demo clean
+.PHONY: build help test tools unittest e2e lint cross coverage soak bench bench-store man install dist demo clean
 .NOTPARALLEL:
 
 build: ## the six programs, in bin/
@@ -31,7 +31,7 @@ build: ## the six programs, in bin/
 	$(GOBUILD) -o bin/ ./cmd/...
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 test: tools build lint unittest e2e ## all that CI runs; random tests are sampled
 	@echo "make test: ok (seed $(WALG_SEED))"
@@ -70,6 +70,9 @@ soak: tools build ## the random tests at full length (an hour or more)
 
 bench: tools build ## speed and memory, beside tar and lz4
 	$(GO) run ./scripts/test/bench
+
+bench-store: tools build ## speed to and from MinIO, beside aws and rclone
+	$(GO) run ./scripts/test/bench store
 
 man: ## the manual pages, in build/man/
 	@mkdir -p build/man

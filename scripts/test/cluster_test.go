@@ -45,6 +45,13 @@ func newSite(t testing.TB, o pgtest.Options, settings ...string) *site {
 	t.Helper()
 	dir := serverStore(t)
 	s := &site{t: t, store: dir, settings: append([]string{"WALG_FILE_PREFIX=" + dir}, settings...)}
+	s.begin(o)
+	return s
+}
+
+// begin starts the site's cluster.
+func (s *site) begin(o pgtest.Options) {
+	s.t.Helper()
 	config := map[string]string{
 		"archive_mode":    "on",
 		"archive_command": s.line(`walg-wal-push %p`),
@@ -53,8 +60,7 @@ func newSite(t testing.TB, o pgtest.Options, settings ...string) *site {
 		config[name] = value
 	}
 	o.Config = config
-	s.Cluster = pgtest.New(t, o)
-	return s
+	s.Cluster = pgtest.New(s.t, o)
 }
 
 // serverStore makes an empty store that the server's user may take away and

@@ -2,10 +2,11 @@
 // work, in turns, in one run, every run printed. Load on the machine shows in
 // the spread; compare medians and ratios, not runs of different days.
 //
-//	go run ./scripts/test/bench [-runs N] [-big MiB] [-small N] [-many N] [part...]
+//	go run ./scripts/test/bench [-runs N] [-big MiB] [-small N] [-many N] [-object MiB] [part...]
 //
-// The parts are big, small, many, wal and start; without any all are run. It
-// needs bin/ (make build), tar, lz4 and, for big and wal, PostgreSQL 15.
+// The parts are big, small, many, wal, start and store; without any all but
+// store are run. It needs bin/ (make build), tar, lz4 and, for big and wal,
+// PostgreSQL 15; store needs MinIO, aws and rclone, all of tools.sh.
 package main
 
 import (
@@ -55,6 +56,8 @@ func main() {
 			b.trees(fmt.Sprintf("%d small files", *small), b.files(*small), 1.2, 2.0)
 		case "many":
 			b.memory()
+		case "store":
+			b.storage()
 		default:
 			log.Fatalf("no part %q", part)
 		}
