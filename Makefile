@@ -56,9 +56,9 @@ lint: man cross ## gofmt, vet, staticcheck, shellcheck, scdoc, and builds for ot
 cross:
 	@set -e; for system in $(FOREIGN); do \
 		export GOOS=$${system%/*} GOARCH=$${system#*/}; \
-		echo "vet and build for $$system"; \
+		echo "vet and compile for $$system"; \
 		$(GO) vet ./cmd/... ./lib/...; \
-		$(GOBUILD) -o build/$$GOOS-$$GOARCH/ ./cmd/...; \
+		CGO_ENABLED=0 $(GO) build ./cmd/... ./lib/...; \
 	done
 
 coverage: tools ## what the tests reach, the programs that they run included
