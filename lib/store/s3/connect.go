@@ -51,7 +51,7 @@ func options(c config) (s3.Options, error) {
 		Retryer:      aws.NopRetryer{}, // trying again is the store's work
 		UsePathStyle: c.pathStyle,
 		Logger:       logging.Nop{},
-		// The checksums are ours: see put and learn.
+		// The checksums are ours: see Whole, Part and Stat.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 	}
@@ -106,7 +106,7 @@ func (d *Driver) identify(ctx context.Context, o *s3.Options) (string, error) {
 			return "", err
 		}
 		o.Credentials = aws.AnonymousCredentials{}
-		o.APIOptions = append(o.APIOptions, subjectToken(cache))
+		o.APIOptions = append(o.APIOptions, subjectToken(identity{cache}))
 		return c.region, nil
 	}
 	var static aws.CredentialsProvider
@@ -121,15 +121,22 @@ func (d *Driver) identify(ctx context.Context, o *s3.Options) (string, error) {
 	}
 	cfg, err := loadConfig(ctx, c, static)
 	if err != nil {
-		return "", d.noCredentials(ctx, err, identityHint)
+		return "", d.noCredentials(ctx, err, identityHint, false)
 	}
-	hint := identityHint
+	hint, region := identityHint, cfg.Region
 	if cache, ok := cfg.Credentials.(*aws.CredentialsCache); ok {
 		d.cache = cache
 	}
+	if c.role != "" {
+		hint = roleHint
+	}
 	if assume {
+		// Who asks for the role must be somebody.
+		if err := d.firstCredentials(ctx, cfg.Credentials, identityHint); err != nil {
+			return "", err
+		}
 		if cfg.Region == "" {
-			cfg.Region = defaultRegion
+			cfg.Region = defaultRegion // where the role is had, not where the bucket is
 		}
 		d.cache = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), c.role,
 			func(o *stscreds.AssumeRoleOptions) {
@@ -137,10 +144,10 @@ func (d *Driver) identify(ctx context.Context, o *s3.Options) (string, error) {
 					o.RoleSessionName = c.roleSession
 				}
 			}))
-		cfg.Credentials, hint = d.cache, roleHint
+		cfg.Credentials = d.cache
 	}
-	o.Credentials = cfg.Credentials
-	return cfg.Region, d.firstCredentials(ctx, o.Credentials, hint)
+	o.Credentials = identity{cfg.Credentials}
+	return region, d.firstCredentials(ctx, cfg.Credentials, hint)
 }
 
 // loadConfig looks where Amazon's tools look for credentials.
@@ -183,26 +190,49 @@ func metadata(c config) *imds.Client {
 // that cannot be had again later, which trying again may mend.
 func (d *Driver) firstCredentials(ctx context.Context, p aws.CredentialsProvider, hint string) error {
 	if _, err := p.Retrieve(ctx); err != nil {
-		return d.noCredentials(ctx, err, hint)
+		return d.noCredentials(ctx, err, hint, hint == roleHint) // a metadata service may not exist
 	}
 	return nil
 }
 
-func (d *Driver) noCredentials(ctx context.Context, err error, hint string) error {
+// identity gives keys, and tells what goes wrong there from what the storage
+// says: a role that is not found must not look like an absent object.
+type identity struct{ aws.CredentialsProvider }
+
+func (i identity) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	c, err := i.CredentialsProvider.Retrieve(ctx)
+	if err != nil {
+		return c, &nobody{err}
+	}
+	return c, nil
+}
+
+type nobody struct{ error }
+
+func (n *nobody) Unwrap() error { return n.error }
+
+// noCredentials judges why there are none. Where whoever gives them is known to
+// exist the network may be better the next time.
+func (d *Driver) noCredentials(ctx context.Context, err error, hint string, exists bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	said := describe(err)
+	var broken *url.Error
+	network := said.status == 0 && errors.As(err, &broken)
 	err = prefixed("no credentials", said.err)
-	if said.status == http.StatusTooManyRequests || said.status >= 500 {
+	switch {
+	case said.status == http.StatusTooManyRequests || said.status >= 500:
 		return remote.Judge(err, said.status, said.header, "")
+	case network && exists:
+		return err
 	}
 	return remote.Permanent(err, hint)
 }
 
 // subjectToken puts the token of a virtual machine into the header where Yandex
 // Cloud wants it.
-func subjectToken(cache *aws.CredentialsCache) func(*middleware.Stack) error {
+func subjectToken(from aws.CredentialsProvider) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Build.Add(middleware.BuildMiddlewareFunc("subjectToken", func(ctx context.Context, in middleware.BuildInput, next middleware.BuildHandler) (
 			middleware.BuildOutput, middleware.Metadata, error) {
@@ -210,7 +240,7 @@ func subjectToken(cache *aws.CredentialsCache) func(*middleware.Stack) error {
 			if !ok {
 				return middleware.BuildOutput{}, middleware.Metadata{}, errors.New("not an HTTP request")
 			}
-			credentials, err := cache.Retrieve(ctx)
+			credentials, err := from.Retrieve(ctx)
 			if err != nil {
 				return middleware.BuildOutput{}, middleware.Metadata{}, err
 			}
@@ -260,7 +290,7 @@ func regionIn(err error) string {
 	return ""
 }
 
-var expecting = regexp.MustCompile(`expecting '([a-z0-9-]+)'`)
+var expecting = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`) // versitygw: double quotes
 
 const (
 	sourceKept  = time.Minute     // how long a host is used before it is asked for again

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -33,6 +34,10 @@ func describe(err error) answer {
 	if err == nil {
 		return a
 	}
+	var n *nobody
+	if errors.As(err, &n) { // no answer of the storage's
+		return answer{err: prefixed("no credentials", describe(n.error).err)}
+	}
 	var response *smithyhttp.ResponseError
 	if errors.As(err, &response) && response.Response != nil {
 		a.status, a.header = response.Response.StatusCode, response.Response.Header
@@ -45,21 +50,32 @@ func describe(err error) answer {
 	switch {
 	case a.status == 0 && errors.As(err, &request):
 		a.err = request.Err // without the URL
-	case a.status == 0 && a.code == "":
-		a.err = innermost(err)
+	case a.code == "" && a.status < http.StatusMultipleChoices:
+		a.err = innermost(err) // no answer, or one that broke off
 	default:
 		a.err = errors.New(a.String())
 	}
 	return a
 }
 
+// longestMessage is how much is shown of what a server says.
+const longestMessage = 200
+
 func (a *answer) String() string {
-	said := a.code
-	if said == "" || said == "NotFound" || said == "UnknownError" {
-		said = http.StatusText(a.status)
+	status := http.StatusText(a.status)
+	said, message := a.code, strings.Join(strings.Fields(a.message), " ")
+	if message == status {
+		message = ""
 	}
-	if a.message != "" && a.message != said && a.message != http.StatusText(a.status) {
-		said += ": " + strings.TrimSuffix(strings.TrimSpace(a.message), ".")
+	// The SDK makes a code of the status where the server gives none.
+	if said == "" || said == "UnknownError" || message == "" && said == strings.ReplaceAll(status, " ", "") {
+		said = status
+	}
+	if runes := []rune(message); len(runes) > longestMessage {
+		message = string(runes[:longestMessage]) + "..."
+	}
+	if message != "" && message != said {
+		said += ": " + strings.TrimSuffix(message, ".")
 	}
 	var where []string
 	if a.status != 0 {
@@ -123,8 +139,12 @@ var retried = map[string]bool{
 }
 
 // oddDenials is how many refusals are tried again where others were granted:
-// MinIO denies a put while another request takes the directory away.
-const oddDenials = 3
+// MinIO denies a put while another request takes the directory away. In the
+// same moment versitygw takes the directory for the object.
+const (
+	oddDenials = 3
+	inTheWay   = "ExistingObjectIsDirectory"
+)
 
 // judge gives an error of the SDK its kind.
 func (d *Driver) judge(ctx context.Context, err error) error {
@@ -137,15 +157,17 @@ func (d *Driver) judge(ctx context.Context, err error) error {
 	case errors.As(err, &judged):
 		return err
 	}
+	var n *nobody
+	if errors.As(err, &n) {
+		return d.noCredentials(ctx, n.error, identityHint, true)
+	}
 	a := describe(err)
 	switch {
-	case a.status == 0 && a.code == "":
+	case a.code == "" && a.status < http.StatusMultipleChoices:
 		return a.err
 	case a.code == noSuchUpload:
 		return a.err
-	case retried[a.code]:
-		return a.err
-	case a.code == "SlowDown" || a.code == "SlowDownRead" || a.code == "SlowDownWrite" || strings.HasPrefix(a.code, "Throttl") || a.code == "RequestLimitExceeded":
+	case retried[a.code] || a.code == "SlowDown" || a.code == "SlowDownRead" || a.code == "SlowDownWrite" || strings.HasPrefix(a.code, "Throttl") || a.code == "RequestLimitExceeded":
 		return remote.Judge(a.err, http.StatusServiceUnavailable, a.header, "")
 	case (a.code == "ExpiredToken" || a.code == "ExpiredTokenException") && d.cache != nil:
 		d.cache.Invalidate() // whoever gave it gives another
@@ -154,14 +176,20 @@ func (d *Driver) judge(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", fs.ErrNotExist, a.err)
 	case a.code == "PreconditionFailed":
 		return fmt.Errorf("%w: %w", fs.ErrExist, a.err)
-	case a.code == "AccessDenied" && d.found.Load() && d.denied.Add(1) <= oddDenials:
+	case (a.code == "AccessDenied" || a.code == inTheWay) && d.found.Load() && d.denied.Add(1) <= oddDenials:
 		return a.err
+	case a.status == http.StatusNotImplemented:
+		return remote.Permanent(a.err, "this storage does not do that; IfAbsent, WALG_S3_SSE and S3_RETENTION_PERIOD ask for more than some do")
 	case hints[a.code] != "":
 		return remote.Permanent(a.err, hints[a.code])
 	case strings.HasPrefix(strings.ToLower(a.code), "kms"):
 		return remote.Permanent(a.err, "is WALG_S3_SSE_KMS_ID a key that may be used?")
+	case a.code == "InvalidRequest" && d.config.retention > 0 && strings.Contains(strings.ToLower(a.message), "lock"):
+		return remote.Permanent(a.err, hints["NoSuchObjectLockConfiguration"])
 	case d.elsewhere(a):
 		return remote.Permanent(a.err, d.region(err))
+	case a.code == "BadRequest": // made of the status: HEAD has no body
+		return remote.Permanent(a.err, "the storage does not say why: look at AWS_ENDPOINT (https?), AWS_REGION, AWS_SESSION_TOKEN and WALG_S3_SSE_C")
 	case a.status == http.StatusNotFound:
 		return d.missing(ctx, a)
 	case a.status == http.StatusForbidden || a.status == http.StatusUnauthorized:
@@ -213,6 +241,15 @@ func (d *Driver) missing(ctx context.Context, a answer) error {
 		return remote.Permanent(a.err, hints["NoSuchBucket"])
 	}
 	return describe(err).err
+}
+
+// tagged wants the tag that each object has, and each part. Without one the
+// answer is not from S3, or was cut: none of it is to be believed.
+func tagged(etag *string) error {
+	if aws.ToString(etag) == "" {
+		return errors.New("the answer has no ETag: it is not that of an S3 server")
+	}
+	return nil
 }
 
 // judge of an upload: one that the storage does not know any more cannot go on.

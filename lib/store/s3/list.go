@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"iter"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 
+	"walg/lib/fault"
 	"walg/lib/store"
 	"walg/lib/store/remote"
 )
@@ -37,6 +40,9 @@ func (d *Driver) Page(ctx context.Context, prefix, from string) (page []store.In
 		if err != nil {
 			return nil, "", d.judge(ctx, err)
 		}
+		if err := listing(answer.IsTruncated); err != nil {
+			return nil, "", err
+		}
 		contents, encoding = answer.Contents, answer.EncodingType
 		if aws.ToBool(answer.IsTruncated) && len(contents) > 0 {
 			next, err = decode(aws.ToString(contents[len(contents)-1].Key), encoding)
@@ -50,6 +56,9 @@ func (d *Driver) Page(ctx context.Context, prefix, from string) (page []store.In
 		})
 		if err != nil {
 			return nil, "", d.judge(ctx, err)
+		}
+		if err := listing(answer.IsTruncated); err != nil {
+			return nil, "", err
 		}
 		contents, encoding = answer.Contents, answer.EncodingType
 		if aws.ToBool(answer.IsTruncated) {
@@ -70,6 +79,15 @@ func (d *Driver) Page(ctx context.Context, prefix, from string) (page []store.In
 		page = append(page, store.Info{Key: key, Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified)})
 	}
 	return page, next, nil
+}
+
+// listing wants what each listing says, also an empty one: whatever else answers
+// with success must not look like an empty archive.
+func listing(truncated *bool) error {
+	if truncated == nil {
+		return errors.New("the answer is not a listing: it is not that of an S3 server")
+	}
+	return nil
 }
 
 // decode reads a key as the storage wrote it: XML cannot hold all of them.
@@ -115,7 +133,7 @@ func (d *Driver) delete(ctx context.Context, api *s3.Client, ids []types.ObjectI
 	var first error
 	failed := 0
 	for _, e := range answer.Errors {
-		code := aws.ToString(e.Code)
+		code, message := aws.ToString(e.Code), aws.ToString(e.Message)
 		if code == "NoSuchKey" || code == "NoSuchVersion" {
 			continue
 		}
@@ -123,13 +141,17 @@ func (d *Driver) delete(ctx context.Context, api *s3.Client, ids []types.ObjectI
 			continue
 		}
 		// The refusal of one object has no status of its own.
-		first = fmt.Errorf("%s: %s: %s", aws.ToString(e.Key), code, strings.TrimSuffix(aws.ToString(e.Message), "."))
-		if code != "InternalError" && code != "SlowDown" && code != "ServiceUnavailable" {
-			hint := hints[code]
-			if code == "AccessDenied" || code == "InvalidRequest" {
-				hint = "may this key delete there, and is the object locked?"
-			}
-			first = remote.Permanent(first, hint)
+		refusal := &smithy.GenericAPIError{Code: code, Message: message}
+		first = describe(refusal).err
+		if len(ids) > 1 {
+			first = prefixed(aws.ToString(e.Key), first)
+		}
+		switch {
+		case code == "AccessDenied" || code == "InvalidRequest":
+			first = remote.Permanent(first, "may this key delete there, and is the object locked?")
+		case retried[code] || code == "SlowDown":
+		default:
+			first = remote.Permanent(first, fault.Hint(d.judge(ctx, refusal)))
 		}
 	}
 	if failed > 1 {
@@ -147,6 +169,9 @@ func (d *Driver) deleteVersions(ctx context.Context, api *s3.Client, key string)
 		if err != nil {
 			return d.judge(ctx, err)
 		}
+		if err := listing(answer.IsTruncated); err != nil {
+			return err
+		}
 		var ids []types.ObjectIdentifier
 		for _, v := range answer.Versions {
 			if aws.ToString(v.Key) == key {
@@ -158,8 +183,8 @@ func (d *Driver) deleteVersions(ctx context.Context, api *s3.Client, key string)
 				ids = append(ids, types.ObjectIdentifier{Key: &key, VersionId: m.VersionId})
 			}
 		}
-		if len(ids) > 0 {
-			if err := d.delete(ctx, api, ids); err != nil {
+		for some := range slices.Chunk(ids, d.config.traits.Batch) {
+			if err := d.delete(ctx, api, some); err != nil {
 				return err
 			}
 		}
@@ -185,6 +210,10 @@ func (d *Driver) Unfinished(ctx context.Context, prefix string) iter.Seq2[store.
 			answer, err := api.ListMultipartUploads(ctx, in)
 			if err != nil {
 				yield(store.Leftover{}, d.judge(ctx, err))
+				return
+			}
+			if err := listing(answer.IsTruncated); err != nil {
+				yield(store.Leftover{}, err)
 				return
 			}
 			for _, u := range answer.Uploads {

@@ -7,9 +7,9 @@
 // plain HTTP nothing but that sum guards it: who can change what passes by can
 // change the sum. A conditional create is atomic where the server knows
 // If-None-Match, as Amazon and MinIO do; versitygw knows it too and does not
-// promise it to two writers at the same moment. MinIO lists unfinished uploads
-// only for the exact key. Tested against MinIO and versitygw, not against
-// Amazon.
+// promise it to two writers at the same moment. It takes WALG_S3_SSE too, and
+// does not encrypt. MinIO lists unfinished uploads only for the exact key.
+// Tested against MinIO and versitygw, not against Amazon.
 package s3
 
 import (
@@ -29,9 +29,11 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/middleware"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"walg/lib/store"
 	"walg/lib/store/remote"
@@ -125,17 +127,18 @@ func (d *Driver) Whole(ctx context.Context, key string, data []byte, o remote.Op
 	}
 	meta[sumName] = fmt.Sprintf("%08x", sum)
 	mode, until := c.lock()
-	_, err = api.PutObject(ctx, &s3.PutObjectInput{
+	answer, err := api.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &d.bucket, Key: &key, Body: bytes.NewReader(data), Metadata: meta,
 		IfNoneMatch: condition(o), ChecksumCRC32C: encode(sum),
 		StorageClass: types.StorageClass(c.storageClass), ServerSideEncryption: types.ServerSideEncryption(c.sse), SSEKMSKeyId: text(c.kmsID),
 		SSECustomerAlgorithm: c.customer.algorithm, SSECustomerKey: c.customer.key, SSECustomerKeyMD5: c.customer.md5,
 		ObjectLockMode: types.ObjectLockMode(mode), ObjectLockRetainUntilDate: until,
 	}, unsigned)
-	if err == nil {
-		d.found.Store(true)
+	if err != nil {
+		return d.judge(ctx, err)
 	}
-	return d.judge(ctx, err)
+	d.found.Store(true)
+	return tagged(answer.ETag)
 }
 
 // upload is a multipart upload.
@@ -188,6 +191,9 @@ func (u *upload) Part(ctx context.Context, n int, _ int64, data []byte) error {
 	if err != nil {
 		return u.judge(ctx, err)
 	}
+	if err := tagged(answer.ETag); err != nil {
+		return err
+	}
 	part := types.CompletedPart{ETag: answer.ETag, PartNumber: aws.Int32(int32(n))}
 	if u.full || answer.ChecksumCRC32C != nil {
 		part.ChecksumCRC32C = sum
@@ -214,8 +220,12 @@ func (u *upload) Commit(ctx context.Context, n int, whole remote.Sum) error {
 	if u.full {
 		in.ChecksumType, in.ChecksumCRC32C, in.MpuObjectSize = types.ChecksumTypeFullObject, encode(whole.CRC32C), &whole.Size
 	}
-	_, err := u.api.CompleteMultipartUpload(ctx, in)
-	return u.judge(ctx, err)
+	answer, err := u.api.CompleteMultipartUpload(ctx, in)
+	if err != nil {
+		return u.judge(ctx, err)
+	}
+	// The answer begins before the object is made: it can end without it.
+	return tagged(answer.ETag)
 }
 
 // Abort removes what was sent. An upload that the storage does not know is gone.
@@ -244,7 +254,10 @@ func (d *Driver) Read(ctx context.Context, key string, at, n int64, version stri
 		}
 		return nil, remote.Object{}, d.judge(ctx, err)
 	}
-	size, err := total(answer.ContentRange, answer.ContentLength, at)
+	size, err := total(answer, at)
+	if err == nil {
+		err = tagged(answer.ETag)
+	}
 	if err != nil {
 		answer.Body.Close()
 		return nil, remote.Object{}, err
@@ -255,12 +268,17 @@ func (d *Driver) Read(ctx context.Context, key string, at, n int64, version stri
 }
 
 // total returns the size of the object that an answer is a part of.
-func total(span *string, length *int64, at int64) (int64, error) {
-	if span == nil { // all of it, where all was asked for
-		if at != 0 || length == nil {
+func total(answer *s3.GetObjectOutput, at int64) (int64, error) {
+	span, length := answer.ContentRange, answer.ContentLength
+	if span == nil {
+		raw, _ := middleware.GetRawResponse(answer.ResultMetadata).(*smithyhttp.Response)
+		switch {
+		case raw == nil || raw.StatusCode == http.StatusPartialContent || length == nil:
+			return 0, fmt.Errorf("the storage does not say how much it sends of how much")
+		case at != 0:
 			return 0, remote.Permanent(fmt.Errorf("the storage does not know ranges"), "")
 		}
-		return *length, nil
+		return *length, nil // all of it
 	}
 	_, after, _ := strings.Cut(*span, "/")
 	size, err := strconv.ParseInt(after, 10, 64)
@@ -283,6 +301,9 @@ func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
 	})
 	if err != nil {
 		return remote.Object{}, d.judge(ctx, err)
+	}
+	if err := tagged(answer.ETag); err != nil {
+		return remote.Object{}, err
 	}
 	o := object(key, aws.ToInt64(answer.ContentLength), answer.ETag, answer.LastModified, answer.Metadata)
 	d.md5(&o, answer.ServerSideEncryption)
