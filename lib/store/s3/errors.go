@@ -190,6 +190,8 @@ func (d *Driver) judge(ctx context.Context, err error) error {
 		return remote.Permanent(a.err, d.region(err))
 	case a.code == "BadRequest": // made of the status: HEAD has no body
 		return remote.Permanent(a.err, "the storage does not say why: look at AWS_ENDPOINT (https?), AWS_REGION, AWS_SESSION_TOKEN and WALG_S3_SSE_C")
+	case a.status == http.StatusNotFound && a.code == "" && d.found.Load():
+		return a.err // a gateway's page, not S3's words: no absent object
 	case a.status == http.StatusNotFound:
 		return d.missing(ctx, a)
 	case a.status == http.StatusForbidden || a.status == http.StatusUnauthorized:

@@ -19,6 +19,8 @@ import (
 	"walg/lib/store/remote"
 )
 
+var errNoMore = errors.New("the storage says that there is more, and not where")
+
 // Page lists up to a thousand objects.
 func (d *Driver) Page(ctx context.Context, prefix, from string) (page []store.Info, next string, err error) {
 	api, err := d.client(ctx)
@@ -44,7 +46,10 @@ func (d *Driver) Page(ctx context.Context, prefix, from string) (page []store.In
 			return nil, "", err
 		}
 		contents, encoding = answer.Contents, answer.EncodingType
-		if aws.ToBool(answer.IsTruncated) && len(contents) > 0 {
+		if aws.ToBool(answer.IsTruncated) {
+			if len(contents) == 0 {
+				return nil, "", errNoMore
+			}
 			next, err = decode(aws.ToString(contents[len(contents)-1].Key), encoding)
 			if err != nil {
 				return nil, "", err
@@ -63,7 +68,7 @@ func (d *Driver) Page(ctx context.Context, prefix, from string) (page []store.In
 		contents, encoding = answer.Contents, answer.EncodingType
 		if aws.ToBool(answer.IsTruncated) {
 			if next = aws.ToString(answer.NextContinuationToken); next == "" {
-				return nil, "", errors.New("the storage says that there is more, and not where")
+				return nil, "", errNoMore
 			}
 		}
 	}
@@ -197,45 +202,53 @@ func (d *Driver) deleteVersions(ctx context.Context, api *s3.Client, key string)
 }
 
 // Unfinished lists uploads that were neither finished nor aborted. Their size
-// would cost a request each, and is left out.
+// would cost a request each, and is left out. They are held in memory to be
+// sorted by name: S3 sorts by key, where "a" is before "a-b".
 func (d *Driver) Unfinished(ctx context.Context, prefix string) iter.Seq2[store.Leftover, error] {
 	return func(yield func(store.Leftover, error) bool) {
-		api, err := d.client(ctx)
+		found, err := d.uploads(ctx, prefix)
 		if err != nil {
 			yield(store.Leftover{}, err)
 			return
 		}
-		in := &s3.ListMultipartUploadsInput{Bucket: &d.bucket, Prefix: &prefix, EncodingType: types.EncodingTypeUrl}
-		for {
-			answer, err := api.ListMultipartUploads(ctx, in)
-			if err != nil {
-				yield(store.Leftover{}, d.judge(ctx, err))
+		slices.SortFunc(found, func(a, b store.Leftover) int { return strings.Compare(a.Name, b.Name) })
+		for _, l := range found {
+			if !yield(l, nil) {
 				return
 			}
-			if err := listing(answer.IsTruncated); err != nil {
-				yield(store.Leftover{}, err)
-				return
-			}
-			for _, u := range answer.Uploads {
-				key, err := decode(aws.ToString(u.Key), answer.EncodingType)
-				if err != nil {
-					yield(store.Leftover{}, err)
-					return
-				}
-				started := aws.ToTime(u.Initiated)
-				if !yield(store.Leftover{Name: key + "?uploadId=" + aws.ToString(u.UploadId), Key: key, Started: started, ModTime: started}, nil) {
-					return
-				}
-			}
-			if !aws.ToBool(answer.IsTruncated) {
-				return
-			}
-			marker, err := decode(aws.ToString(answer.NextKeyMarker), answer.EncodingType)
-			if err != nil {
-				yield(store.Leftover{}, err)
-				return
-			}
-			in.KeyMarker, in.UploadIdMarker = &marker, answer.NextUploadIdMarker
 		}
+	}
+}
+
+func (d *Driver) uploads(ctx context.Context, prefix string) (found []store.Leftover, err error) {
+	api, err := d.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in := &s3.ListMultipartUploadsInput{Bucket: &d.bucket, Prefix: &prefix, EncodingType: types.EncodingTypeUrl}
+	for {
+		answer, err := api.ListMultipartUploads(ctx, in)
+		if err != nil {
+			return nil, d.judge(ctx, err)
+		}
+		if err := listing(answer.IsTruncated); err != nil {
+			return nil, err
+		}
+		for _, u := range answer.Uploads {
+			key, err := decode(aws.ToString(u.Key), answer.EncodingType)
+			if err != nil {
+				return nil, err
+			}
+			started := aws.ToTime(u.Initiated)
+			found = append(found, store.Leftover{Name: key + "?uploadId=" + aws.ToString(u.UploadId), Key: key, Started: started, ModTime: started})
+		}
+		if !aws.ToBool(answer.IsTruncated) {
+			return found, nil
+		}
+		marker, err := decode(aws.ToString(answer.NextKeyMarker), answer.EncodingType)
+		if err != nil {
+			return nil, err
+		}
+		in.KeyMarker, in.UploadIdMarker = &marker, answer.NextUploadIdMarker
 	}
 }

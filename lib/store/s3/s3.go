@@ -75,8 +75,9 @@ func (d *Driver) URL(key string) string { return "s3://" + d.bucket + "/" + key 
 // Traits returns the numbers of S3, and those of the settings.
 func (d *Driver) Traits() remote.Traits { return d.config.traits }
 
-// sumName is the metadata with the CRC32C of an object that was put whole.
-const sumName = "walg-crc32c"
+// sumName is the metadata with the CRC32C of an object that was put whole. The
+// dot keeps it apart from any name that a user may give.
+const sumName = "walg.crc32c"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -138,6 +139,7 @@ func (d *Driver) Whole(ctx context.Context, key string, data []byte, o remote.Op
 		return d.judge(ctx, err)
 	}
 	d.found.Store(true)
+	d.denied.Store(0)
 	return tagged(answer.ETag)
 }
 

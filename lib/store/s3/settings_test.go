@@ -293,7 +293,7 @@ func TestWhatIsSentIsSummedOnce(t *testing.T) {
 				t.Errorf("%s: the checksum is not signed: %s", what, h.Get("Authorization"))
 			}
 		}
-		if got := f.request(t, "PUT /walg/k").header.Get("X-Amz-Meta-Walg-Crc32c"); got != "aed87dd1" {
+		if got := f.request(t, "PUT /walg/k").header.Get("X-Amz-Meta-Walg.crc32c"); got != "aed87dd1" {
 			t.Errorf("checksum in the metadata %q", got)
 		}
 		begun := f.request(t, "POST /walg/k?uploads").header
@@ -761,7 +761,7 @@ func TestChecksumsAreThoseOfTheWhole(t *testing.T) {
 		"composite, bare": {[]string{header, "AQIDBA==", "X-Amz-Checksum-Type", "COMPOSITE"}, 0},
 		"composite, old":  {[]string{header, "AQIDBA==-2"}, 0},
 		"nonsense":        {[]string{header, "AQ=="}, 0},
-		"in the metadata": {[]string{"X-Amz-Meta-Walg-Crc32c", "01020304"}, 0x01020304},
+		"in the metadata": {[]string{"X-Amz-Meta-Walg.crc32c", "01020304"}, 0x01020304},
 	} {
 		f := newFake(t)
 		f.answer("HEAD /walg/k", says(200, "", "", append([]string{"ETag", `"e"`, "Content-Length", "4", "X-Amz-Meta-User", "mine"}, c.header...)...))
