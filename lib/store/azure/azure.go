@@ -54,7 +54,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // Scheme begins the URLs of this storage.
@@ -68,11 +68,11 @@ var (
 	azureCRC64 = crc64.MakeTable(0x9a6c9329ac4bc9b5)
 )
 
-// Driver is a remote.Driver, with remote.Unfinished.
+// Driver is a driver.Driver, with driver.Unfinished.
 type Driver struct {
 	container *container.Client
 	name      string // of the container
-	traits    remote.Traits
+	traits    driver.Traits
 	useMD5    bool
 	timeout   time.Duration // of one request
 	denied    string        // what to look at where access is denied
@@ -80,13 +80,13 @@ type Driver struct {
 
 // New returns the driver of one container. Nothing is asked of the network: a
 // container that is missing shows at the first request.
-func New(ctx context.Context, bucket string, s *remote.Settings) (*Driver, error) {
+func New(ctx context.Context, bucket string, s *driver.Settings) (*Driver, error) {
 	c, err := read(bucket, s)
 	if err != nil {
 		return nil, err
 	}
 	d := &Driver{name: bucket, useMD5: c.version != "" && c.version < crc64Since, timeout: c.timeout}
-	d.traits = remote.Traits{
+	d.traits = driver.Traits{
 		PartSize: c.buffer, MaxPart: c.maxBlock, MaxParts: 50000, Piece: 8 * mib, Parallel: c.buffers,
 		Batch: 1, Meta: true, Endpoint: c.endpointFrom, CA: "SSL_CERT_FILE",
 	}
@@ -95,7 +95,7 @@ func New(ctx context.Context, bucket string, s *remote.Settings) (*Driver, error
 }
 
 // Traits returns the numbers of Azure and of the settings.
-func (d *Driver) Traits() remote.Traits { return d.traits }
+func (d *Driver) Traits() driver.Traits { return d.traits }
 
 // URL returns azure://container/key.
 func (d *Driver) URL(key string) string { return Scheme + d.name + "/" + key }
@@ -114,7 +114,7 @@ func (d *Driver) checksum(data []byte) blob.TransferValidationType {
 }
 
 // absent is the condition that there is no blob.
-func absent(o remote.Options) *blob.AccessConditions {
+func absent(o driver.Options) *blob.AccessConditions {
 	if !o.IfAbsent {
 		return nil
 	}
@@ -123,7 +123,7 @@ func absent(o remote.Options) *blob.AccessConditions {
 }
 
 // Whole is Put Blob.
-func (d *Driver) Whole(ctx context.Context, key string, data []byte, o remote.Options) error {
+func (d *Driver) Whole(ctx context.Context, key string, data []byte, o driver.Options) error {
 	_, err := d.blob(key).Upload(ctx, body(data), &blockblob.UploadOptions{
 		Metadata: pack(o.Meta, crc32.Checksum(data, castagnoli)), AccessConditions: absent(o), TransactionalValidation: d.checksum(data),
 	})
@@ -131,7 +131,7 @@ func (d *Driver) Whole(ctx context.Context, key string, data []byte, o remote.Op
 }
 
 // Begin asks nothing of the server: an upload begins with its first block.
-func (d *Driver) Begin(_ context.Context, key string, o remote.Options) (remote.Upload, error) {
+func (d *Driver) Begin(_ context.Context, key string, o driver.Options) (driver.Upload, error) {
 	u := &upload{d: d, key: key, o: o}
 	copy(u.id[:], idMark)
 	binary.BigEndian.PutUint64(u.id[idTime:], uint64(time.Now().UnixNano()))
@@ -142,7 +142,7 @@ func (d *Driver) Begin(_ context.Context, key string, o remote.Options) (remote.
 type upload struct {
 	d   *Driver
 	key string
-	o   remote.Options
+	o   driver.Options
 	id  blockID // but for the number
 }
 
@@ -183,7 +183,7 @@ func (u *upload) Part(ctx context.Context, n int, _ int64, data []byte) error {
 }
 
 // Commit is Put Block List.
-func (u *upload) Commit(ctx context.Context, n int, whole remote.Sum) error {
+func (u *upload) Commit(ctx context.Context, n int, whole driver.Sum) error {
 	ids := make([]string, n)
 	for i := range ids {
 		ids[i] = u.id.number(i + 1)
@@ -211,7 +211,7 @@ func (u *upload) Commit(ctx context.Context, n int, whole remote.Sum) error {
 func (u *upload) Abort(context.Context) error { return nil }
 
 // Read is Get Blob with a range.
-func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, remote.Object, error) {
+func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, driver.Object, error) {
 	o := &blob.DownloadStreamOptions{Range: blob.HTTPRange{Offset: at, Count: n}}
 	if version != "" {
 		tag := azcore.ETag(version)
@@ -219,10 +219,10 @@ func (d *Driver) Read(ctx context.Context, key string, at, n int64, version stri
 	}
 	r, err := d.blob(key).DownloadStream(ctx, o)
 	if bloberror.HasCode(err, bloberror.ConditionNotMet) {
-		return nil, remote.Object{}, remote.ErrChanged
+		return nil, driver.Object{}, driver.ErrChanged
 	}
 	if err != nil {
-		return nil, remote.Object{}, d.explain(ctx, err)
+		return nil, driver.Object{}, d.explain(ctx, err)
 	}
 	object, err := d.describe(key, deref(r.ContentLength), r.LastModified, r.ETag, r.Metadata, r.BlobContentMD5)
 	if _, total, ranged := strings.Cut(deref(r.ContentRange), "/"); err == nil && (ranged || at > 0) {
@@ -232,7 +232,7 @@ func (d *Driver) Read(ctx context.Context, key string, at, n int64, version stri
 	}
 	if err != nil {
 		r.Body.Close()
-		return nil, remote.Object{}, err
+		return nil, driver.Object{}, err
 	}
 	return &content{d, ctx, r.Body}, object, nil
 }
@@ -253,10 +253,10 @@ func (c *content) Read(p []byte) (int, error) {
 }
 
 // Stat is Get Blob Properties.
-func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
+func (d *Driver) Stat(ctx context.Context, key string) (driver.Object, error) {
 	r, err := d.blob(key).GetProperties(ctx, nil)
 	if err != nil {
-		return remote.Object{}, d.explain(ctx, err)
+		return driver.Object{}, d.explain(ctx, err)
 	}
 	return d.describe(key, deref(r.ContentLength), r.LastModified, r.ETag, r.Metadata, r.ContentMD5)
 }
@@ -265,8 +265,8 @@ func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
 // hierarchical namespace.
 const folderMark = "hdi_isfolder"
 
-func (d *Driver) describe(key string, size int64, modified *time.Time, tag *azcore.ETag, meta map[string]*string, md5 []byte) (remote.Object, error) {
-	o := remote.Object{Info: store.Info{Key: key, Size: size, ModTime: deref(modified)}, Version: string(deref(tag)), MD5: md5}
+func (d *Driver) describe(key string, size int64, modified *time.Time, tag *azcore.ETag, meta map[string]*string, md5 []byte) (driver.Object, error) {
+	o := driver.Object{Info: store.Info{Key: key, Size: size, ModTime: deref(modified)}, Version: string(deref(tag)), MD5: md5}
 	o.Meta, o.CRC32C = unpack(meta)
 	if o.Meta[folderMark] == "true" {
 		return o, fmt.Errorf("%w: it is a directory", fs.ErrNotExist)

@@ -27,7 +27,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/storetest"
 )
 
@@ -78,11 +78,11 @@ func TestMetadataAndSumComeBackAsTheyWere(t *testing.T) {
 	for _, parts := range []bool{false, true} {
 		key := fmt.Sprint(p.Root, parts)
 		if !parts {
-			if err := d.Whole(t.Context(), key, data, remote.Options{Meta: meta}); err != nil {
+			if err := d.Whole(t.Context(), key, data, driver.Options{Meta: meta}); err != nil {
 				t.Fatal(err)
 			}
 		} else {
-			up, err := d.Begin(t.Context(), key, remote.Options{Meta: meta})
+			up, err := d.Begin(t.Context(), key, driver.Options{Meta: meta})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +91,7 @@ func TestMetadataAndSumComeBackAsTheyWere(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := up.Commit(t.Context(), 2, remote.Sum{Size: 100_000, CRC32C: crc(data)}); err != nil {
+			if err := up.Commit(t.Context(), 2, driver.Sum{Size: 100_000, CRC32C: crc(data)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -107,7 +107,7 @@ func TestMetadataAndSumComeBackAsTheyWere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for what, o := range map[string]remote.Object{"Read": read, "Stat": stat} {
+		for what, o := range map[string]driver.Object{"Read": read, "Stat": stat} {
 			if !maps.Equal(o.Meta, meta) {
 				t.Errorf("%s: metadata %q, want %q", what, o.Meta, meta)
 			}
@@ -130,7 +130,7 @@ func TestReadIsOfOneVersion(t *testing.T) {
 	key := p.Root + "k"
 	put := func(text string) {
 		t.Helper()
-		if err := d.Whole(t.Context(), key, []byte(text), remote.Options{}); err != nil {
+		if err := d.Whole(t.Context(), key, []byte(text), driver.Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -145,16 +145,16 @@ func TestReadIsOfOneVersion(t *testing.T) {
 	}
 	body.Close()
 	put("other")
-	if _, _, err := d.Read(t.Context(), key, 2, 3, o.Version); !errors.Is(err, remote.ErrChanged) {
+	if _, _, err := d.Read(t.Context(), key, 2, 3, o.Version); !errors.Is(err, driver.ErrChanged) {
 		t.Errorf("Read of a replaced object = %v, want ErrChanged", err)
 	}
-	if _, _, err := d.Read(t.Context(), key, 6, 1, ""); !errors.Is(err, remote.ErrRange) {
+	if _, _, err := d.Read(t.Context(), key, 6, 1, ""); !errors.Is(err, driver.ErrRange) {
 		t.Errorf("Read behind the end = %v, want ErrRange", err)
 	}
 	put("")
 	if body, _, err := d.Read(t.Context(), key, 0, 1, ""); err == nil {
 		body.Close()
-	} else if !errors.Is(err, remote.ErrRange) {
+	} else if !errors.Is(err, driver.ErrRange) {
 		t.Errorf("Read of an empty object = %v", err)
 	}
 }
@@ -254,7 +254,7 @@ func TestUploadsOfOneKeyNeverMix(t *testing.T) {
 func TestCommitAgainSucceeds(t *testing.T) {
 	p := azurite(t)
 	d := p.driver(t)
-	up, err := d.Begin(t.Context(), p.Root+"k", remote.Options{})
+	up, err := d.Begin(t.Context(), p.Root+"k", driver.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestCommitAgainSucceeds(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if err := up.Commit(t.Context(), 1, remote.Sum{Size: 4, CRC32C: crc([]byte("data"))}); err != nil {
+		if err := up.Commit(t.Context(), 1, driver.Sum{Size: 4, CRC32C: crc([]byte("data"))}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -279,7 +279,7 @@ func TestBlocksOfAnAbortedUploadAreALeftover(t *testing.T) {
 	before := time.Now()
 	abort := func() {
 		t.Helper()
-		up, err := d.Begin(t.Context(), p.Root+"d/k", remote.Options{})
+		up, err := d.Begin(t.Context(), p.Root+"d/k", driver.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // longest is how much of a server's own words we repeat, in bytes.
@@ -36,7 +36,7 @@ func line(text string) string {
 }
 
 // written explains the error of a request that makes an object.
-func (d *Driver) written(ctx context.Context, err error, o remote.Options) error {
+func (d *Driver) written(ctx context.Context, err error, o driver.Options) error {
 	// A blob that a policy protects from being overwritten exists too.
 	exists := o.IfAbsent && bloberror.HasCode(err, bloberror.BlobAlreadyExists, bloberror.ConditionNotMet, bloberror.BlobImmutableDueToPolicy)
 	err = d.explain(ctx, err)
@@ -47,7 +47,7 @@ func (d *Driver) written(ctx context.Context, err error, o remote.Options) error
 }
 
 // explain makes a short cause of the SDK's error, of the kind that
-// remote.Driver wants.
+// driver.Driver wants.
 func (d *Driver) explain(ctx context.Context, err error) error {
 	var answer *azcore.ResponseError
 	var noToken *azidentity.AuthenticationFailedError
@@ -69,17 +69,17 @@ func (d *Driver) explain(ctx context.Context, err error) error {
 		return tokenRefused(noToken)
 	case errors.As(err, &final):
 		if strings.Contains(err.Error(), "failed to acquire a token") {
-			return remote.Permanent(errors.New("no credentials: there is no key and no SAS token, and no identity that gives a token"),
+			return driver.Permanent(errors.New("no credentials: there is no key and no SAS token, and no identity that gives a token"),
 				"set AZURE_STORAGE_ACCESS_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET")
 		}
-		return remote.Permanent(errors.New(line(err.Error())), d.denied)
+		return driver.Permanent(errors.New(line(err.Error())), d.denied)
 	}
 	return err
 }
 
 // stranger is for what no server of Azure's says.
 func (d *Driver) stranger(err error) error {
-	return remote.Permanent(err, "the server does not speak Azure's protocol; is "+d.traits.Endpoint+" right?")
+	return driver.Permanent(err, "the server does not speak Azure's protocol; is "+d.traits.Endpoint+" right?")
 }
 
 // refusal is what Azure says in the body of an answer.
@@ -103,29 +103,29 @@ func (d *Driver) refused(answer *azcore.ResponseError) error {
 	code, status := bloberror.Code(answer.ErrorCode), answer.StatusCode
 	err := fmt.Errorf("%s (%d%s)", sentence(answer.ErrorCode, status, said.Message), status, id)
 	if hint := hint(code); hint != "" {
-		return remote.Permanent(err, hint)
+		return driver.Permanent(err, hint)
 	}
 	for words, hint := range details {
 		if strings.Contains(said.Detail, words) {
-			return remote.Permanent(err, hint)
+			return driver.Permanent(err, hint)
 		}
 	}
 	switch {
 	case code == bloberror.BlobNotFound:
 		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	case code == bloberror.InvalidRange:
-		return fmt.Errorf("%w: %w", remote.ErrRange, err)
+		return fmt.Errorf("%w: %w", driver.ErrRange, err)
 	case code == bloberror.MD5Mismatch, code == crc64Mismatch:
 		return err // damaged on the way
 	case strings.EqualFold(said.HeaderName, "x-ms-version"):
-		return remote.Permanent(err, "AZURE_BLOB_STORE_API_VERSION can name an older version of the protocol")
+		return driver.Permanent(err, "AZURE_BLOB_STORE_API_VERSION can name an older version of the protocol")
 	case status == http.StatusNotFound && code == "", status < 400: // it never redirects
 		// To take this for an absent object could end a recovery early.
 		return d.stranger(err)
 	case status == http.StatusNotFound, status == http.StatusPreconditionFailed, status == http.StatusRequestedRangeNotSatisfiable:
-		return remote.Permanent(err, "")
+		return driver.Permanent(err, "")
 	}
-	return remote.Judge(err, status, header, d.denied)
+	return driver.Judge(err, status, header, d.denied)
 }
 
 // sentence is one line of a code, or what stands for it, and a message.
@@ -175,7 +175,7 @@ func tokenRefused(e *azidentity.AuthenticationFailedError) error {
 		text = line(requestLine.ReplaceAllString(text, ""))
 		err := fmt.Errorf("no token: %s", strings.TrimSuffix(text, "."))
 		if strings.Contains(text, "x509: ") || strings.Contains(text, "tls: ") || strings.Contains(text, "no such host") {
-			return remote.Permanent(err, "is AZURE_AUTHORITY_HOST right? SSL_CERT_FILE names a file with a certificate authority of your own")
+			return driver.Permanent(err, "is AZURE_AUTHORITY_HOST right? SSL_CERT_FILE names a file with a certificate authority of your own")
 		}
 		return err
 	}
@@ -189,7 +189,7 @@ func tokenRefused(e *azidentity.AuthenticationFailedError) error {
 	status := e.RawResponse.StatusCode
 	err := fmt.Errorf("no token: %s (%d)", sentence(said.Error, status, said.Description), status)
 	if status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500 {
-		return remote.Judge(err, status, e.RawResponse.Header, "")
+		return driver.Judge(err, status, e.RawResponse.Header, "")
 	}
-	return remote.Permanent(err, "are AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET right?")
+	return driver.Permanent(err, "are AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET right?")
 }

@@ -14,7 +14,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store/azure"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // fake returns a place on a server that speaks as handler does. It is not
@@ -30,23 +30,23 @@ func fake(t *testing.T, handler http.HandlerFunc) place {
 // operations are all that a driver can do.
 func operations(t *testing.T, d *azure.Driver) map[string]func(context.Context) error {
 	t.Helper()
-	up, err := d.Begin(t.Context(), "k", remote.Options{})
+	up, err := d.Begin(t.Context(), "k", driver.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	absent, err := d.Begin(t.Context(), "k", remote.Options{IfAbsent: true})
+	absent, err := d.Begin(t.Context(), "k", driver.Options{IfAbsent: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return map[string]func(context.Context) error{
-		"whole": func(ctx context.Context) error { return d.Whole(ctx, "k", []byte("data"), remote.Options{}) },
+		"whole": func(ctx context.Context) error { return d.Whole(ctx, "k", []byte("data"), driver.Options{}) },
 		"create": func(ctx context.Context) error {
-			return d.Whole(ctx, "k", []byte("data"), remote.Options{IfAbsent: true})
+			return d.Whole(ctx, "k", []byte("data"), driver.Options{IfAbsent: true})
 		},
 		"part":   func(ctx context.Context) error { return up.Part(ctx, 1, 0, []byte("data")) },
-		"commit": func(ctx context.Context) error { return up.Commit(ctx, 1, remote.Sum{Size: 4}) },
+		"commit": func(ctx context.Context) error { return up.Commit(ctx, 1, driver.Sum{Size: 4}) },
 		"commit absent": func(ctx context.Context) error {
-			return absent.Commit(ctx, 1, remote.Sum{Size: 4})
+			return absent.Commit(ctx, 1, driver.Sum{Size: 4})
 		},
 		"read": func(ctx context.Context) error {
 			r, _, err := d.Read(ctx, "k", 0, 10, "")
@@ -125,8 +125,8 @@ func TestRefusalsAreJudged(t *testing.T) {
 		{"part", says(409, "BlockCountExceedsLimit", "bad", ""), nil, usage, "BlockCountExceedsLimit", "after a week"},
 		{"part", says(400, "Md5Mismatch", "bad", ""), nil, failed, "Md5Mismatch", ""},
 		{"whole", says(400, "Crc64Mismatch", "bad", ""), nil, failed, "Crc64Mismatch", ""},
-		{"read again", says(412, "ConditionNotMet", "no", ""), remote.ErrChanged, failed, "replaced", ""},
-		{"read", says(416, "InvalidRange", "no", ""), remote.ErrRange, failed, "InvalidRange", ""},
+		{"read again", says(412, "ConditionNotMet", "no", ""), driver.ErrChanged, failed, "replaced", ""},
+		{"read", says(416, "InvalidRange", "no", ""), driver.ErrRange, failed, "InvalidRange", ""},
 		{"read", says(409, "BlobArchived", "no", ""), nil, usage, "BlobArchived", "archive tier"},
 		{"read", says(403, "AuthenticationFailed", "Server failed to authenticate the request.",
 			"<AuthenticationErrorDetail>The MAC signature found in the HTTP request 'c2lnbmF0dXJl' is not the same</AuthenticationErrorDetail>"),
@@ -182,7 +182,7 @@ func TestRefusalsAreJudged(t *testing.T) {
 				strings.Contains(text, "c2lnbmF0dXJl") || strings.Contains(text, "http://") {
 				t.Errorf("%q, want %q", text, test.words)
 			}
-			var later *remote.Later
+			var later *driver.Later
 			if strings.Contains(text, "ServerBusy") && (!errors.As(err, &later) || later.After != 7*time.Second) {
 				t.Errorf("%v does not say when to try again", err)
 			}

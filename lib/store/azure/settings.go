@@ -18,7 +18,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/wire"
 )
 
@@ -64,7 +64,7 @@ var (
 func refuse(format string, args ...any) error { return fault.New(fault.Usage, format, args...) }
 
 // read reads and judges all settings.
-func read(bucket string, s *remote.Settings) (config, error) {
+func read(bucket string, s *driver.Settings) (config, error) {
 	c := config{
 		account:   s.Text("AZURE_STORAGE_ACCOUNT"),
 		key:       s.Text("AZURE_STORAGE_ACCESS_KEY"),

@@ -15,23 +15,23 @@ import (
 	"time"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/wire"
 )
 
 const testKey = "c2VjcmV0" // base64
 
 // env makes settings of NAME, VALUE, ...
-func env(pairs ...string) *remote.Settings {
+func env(pairs ...string) *driver.Settings {
 	all := map[string]string{}
 	for i := 0; i < len(pairs); i += 2 {
 		all[pairs[i]] = pairs[i+1]
 	}
-	return &remote.Settings{Get: func(name string) string { return all[name] }}
+	return &driver.Settings{Get: func(name string) string { return all[name] }}
 }
 
 // account is env with an account and its key.
-func account(pairs ...string) *remote.Settings {
+func account(pairs ...string) *driver.Settings {
 	return env(append([]string{"AZURE_STORAGE_ACCOUNT", "acc", "AZURE_STORAGE_ACCESS_KEY", testKey}, pairs...)...)
 }
 
@@ -40,7 +40,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := remote.Traits{
+	want := driver.Traits{
 		PartSize: 8388608, MaxPart: 4000 << 20, MaxParts: 50000, Piece: 8 << 20, Parallel: 4, Batch: 1, Meta: true,
 		Endpoint: "AZURE_STORAGE_ACCOUNT", CA: "SSL_CERT_FILE",
 	}
@@ -66,7 +66,7 @@ func TestNumbers(t *testing.T) {
 
 func TestEndpoints(t *testing.T) {
 	for _, test := range []struct {
-		s              *remote.Settings
+		s              *driver.Settings
 		endpoint, from string
 	}{
 		{account(), "https://acc.blob.core.windows.net", "AZURE_STORAGE_ACCOUNT"},
@@ -100,7 +100,7 @@ func TestContainersOfAllShapes(t *testing.T) {
 }
 
 func TestBadSettingsAreRefused(t *testing.T) {
-	for words, s := range map[string]*remote.Settings{
+	for words, s := range map[string]*driver.Settings{
 		"AZURE_STORAGE_ACCOUNT=: want the name":          env("AZURE_STORAGE_ACCESS_KEY", testKey),
 		"AZURE_STORAGE_ACCOUNT=a.b":                      env("AZURE_STORAGE_ACCOUNT", "a.b", "AZURE_STORAGE_ACCESS_KEY", testKey),
 		"AZURE_STORAGE_ACCESS_KEY=...: want":             env("AZURE_STORAGE_ACCOUNT", "acc", "AZURE_STORAGE_ACCESS_KEY", "geheim!"),
@@ -168,7 +168,7 @@ func TestWhatIsSent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := remote.Options{IfAbsent: true, Meta: map[string]string{"walg-put": "x", "empty": ""}}
+		o := driver.Options{IfAbsent: true, Meta: map[string]string{"walg-put": "x", "empty": ""}}
 		if err := d.Whole(t.Context(), "k", data, o); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestWhatIsSent(t *testing.T) {
 		if err := up.Part(t.Context(), 1, 0, data); err != nil {
 			t.Fatal(err)
 		}
-		if err := up.Commit(t.Context(), 1, remote.Sum{Size: 9, CRC32C: 0xabc}); err != nil {
+		if err := up.Commit(t.Context(), 1, driver.Sum{Size: 9, CRC32C: 0xabc}); err != nil {
 			t.Fatal(err)
 		}
 		if err := up.Abort(t.Context()); err != nil {
@@ -222,7 +222,7 @@ func TestSASTokenIsSent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Whole(t.Context(), "a/b ?&%c", nil, remote.Options{}); err != nil {
+		if err := d.Whole(t.Context(), "a/b ?&%c", nil, driver.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		r := requests()[0]
@@ -253,7 +253,7 @@ func TestTryTimeoutEndsARequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		err = d.Whole(t.Context(), "k", []byte("data"), remote.Options{})
+		err = d.Whole(t.Context(), "k", []byte("data"), driver.Options{})
 		if fault.Status(err) != fault.Failed || !strings.Contains(err.Error(), "not done after 50ms (AZURE_TRY_TIMEOUT)") {
 			t.Errorf("%v", err)
 		}

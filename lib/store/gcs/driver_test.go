@@ -25,6 +25,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/storetest"
 )
@@ -317,16 +318,16 @@ func TestAMissingBucketIsNoMissingObject(t *testing.T) {
 	_, _, readErr := d.Read(t.Context(), "k", 0, 10, "")
 	_, statErr := d.Stat(t.Context(), "k")
 	_, _, pageErr := d.Page(t.Context(), "", "")
-	up, err := d.Begin(t.Context(), "k", remote.Options{})
+	up, err := d.Begin(t.Context(), "k", driver.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	part := make([]byte, d.Traits().PartSize)
 	upErr := errors.Join(up.Part(t.Context(), 1, 0, part), up.Part(t.Context(), 2, int64(len(part)), part[:1]),
-		up.Commit(t.Context(), 2, remote.Sum{Size: int64(len(part)) + 1}))
+		up.Commit(t.Context(), 2, driver.Sum{Size: int64(len(part)) + 1}))
 	for op, err := range map[string]error{
 		"Read": readErr, "Stat": statErr, "Page": pageErr, "upload": upErr,
-		"Whole":  d.Whole(t.Context(), "k", []byte("x"), remote.Options{}),
+		"Whole":  d.Whole(t.Context(), "k", []byte("x"), driver.Options{}),
 		"Delete": d.Delete(t.Context(), []string{"k"}),
 	} {
 		if errors.Is(err, fs.ErrNotExist) || fault.Status(err) != fault.Usage || !strings.Contains(fault.Hint(err), "WALG_GS_PREFIX") {
@@ -340,7 +341,7 @@ func TestWhatReadAndStatSayOfAnObject(t *testing.T) {
 	data := sample(t, 1000)
 	want := map[string]string{"walg-put": "X", "a_b-c": `"`, "empty": "", "quotes": `""`, "text": ` a "b" `[1:]}
 	want["text"] = strings.TrimSpace(want["text"])
-	if err := d.Whole(t.Context(), "dir/k", data, remote.Options{Meta: want}); err != nil {
+	if err := d.Whole(t.Context(), "dir/k", data, driver.Options{Meta: want}); err != nil {
 		t.Fatal(err)
 	}
 	stat, err := d.Stat(t.Context(), "dir/k")
@@ -356,7 +357,7 @@ func TestWhatReadAndStatSayOfAnObject(t *testing.T) {
 	if err != nil || !bytes.Equal(got, data[10:30]) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	for op, o := range map[string]remote.Object{"Stat": stat, "Read": read} {
+	for op, o := range map[string]driver.Object{"Stat": stat, "Read": read} {
 		if o.Key != "dir/k" || o.Size != 1000 || time.Since(o.ModTime).Abs() > time.Hour || o.Version == "" ||
 			o.CRC32C == nil || *o.CRC32C != crc32.Checksum(data, castagnoli) || !maps.Equal(o.Meta, want) {
 			t.Errorf("%s: %+v", op, o)
@@ -365,17 +366,17 @@ func TestWhatReadAndStatSayOfAnObject(t *testing.T) {
 	if stat.Version != read.Version {
 		t.Errorf("versions %s and %s", stat.Version, read.Version)
 	}
-	if _, _, err := d.Read(t.Context(), "dir/k", 1001, 1, ""); !errors.Is(err, remote.ErrRange) {
+	if _, _, err := d.Read(t.Context(), "dir/k", 1001, 1, ""); !errors.Is(err, driver.ErrRange) {
 		t.Errorf("behind the end: %v", err)
 	}
 	if _, _, err := d.Read(t.Context(), "dir/none", 0, 1, ""); !errors.Is(err, fs.ErrNotExist) || fault.Status(err) != fault.Absent {
 		t.Errorf("absent: %v", err)
 	}
-	if err := d.Whole(t.Context(), "dir/k", nil, remote.Options{}); err != nil {
+	if err := d.Whole(t.Context(), "dir/k", nil, driver.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // replaced, then gone
-		if _, _, err := d.Read(t.Context(), "dir/k", 0, 1, stat.Version); !errors.Is(err, remote.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
+		if _, _, err := d.Read(t.Context(), "dir/k", 0, 1, stat.Version); !errors.Is(err, driver.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("another generation: %v", err)
 		}
 		if err := d.Delete(t.Context(), []string{"dir/k", "dir/none"}); err != nil {
@@ -512,13 +513,13 @@ func TestCancelledRequestsEnd(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		for op, f := range map[string]func(context.Context) error{
-			"Whole":  func(ctx context.Context) error { return d.Whole(ctx, "k", []byte("x"), remote.Options{}) },
+			"Whole":  func(ctx context.Context) error { return d.Whole(ctx, "k", []byte("x"), driver.Options{}) },
 			"Read":   func(ctx context.Context) error { _, _, err := d.Read(ctx, "k", 0, 1, ""); return err },
 			"Stat":   func(ctx context.Context) error { _, err := d.Stat(ctx, "k"); return err },
 			"Page":   func(ctx context.Context) error { _, _, err := d.Page(ctx, "", ""); return err },
 			"Delete": func(ctx context.Context) error { return d.Delete(ctx, []string{"k"}) },
 			"Part": func(ctx context.Context) error {
-				up, err := d.Begin(t.Context(), "k", remote.Options{})
+				up, err := d.Begin(t.Context(), "k", driver.Options{})
 				if err != nil {
 					return err
 				}

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/api/googleapi"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // longest is how much of a server's own words we repeat, in bytes.
@@ -40,7 +40,7 @@ func (a *absent) Unwrap() error        { return a.err }
 func (a *absent) Is(target error) bool { return target == fs.ErrNotExist }
 
 // explain makes a short cause of the error of a request for an object, of the
-// kind that remote.Driver wants.
+// kind that driver.Driver wants.
 func (d *Driver) explain(ctx context.Context, err error) error {
 	err = d.cause(ctx, err)
 	var gone *absent
@@ -87,13 +87,13 @@ func (d *Driver) refused(answer *googleapi.Error) error {
 	case "NoSuchBucket":
 		return d.noBucket(err)
 	case "rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded": // which may come as 403
-		return remote.Judge(err, http.StatusTooManyRequests, answer.Header, "")
+		return driver.Judge(err, http.StatusTooManyRequests, answer.Header, "")
 	case "retentionPolicyNotMet", "objectUnderActiveHold":
-		return remote.Permanent(err, "a retention policy or a hold of the bucket protects the object")
+		return driver.Permanent(err, "a retention policy or a hold of the bucket protects the object")
 	}
 	switch status := answer.Code; {
 	case strings.Contains(strings.ToLower(code), "encryption"):
-		return remote.Permanent(err, "GCS_ENCRYPTION_KEY must be the key with which the object was put, and unset for one without")
+		return driver.Permanent(err, "GCS_ENCRYPTION_KEY must be the key with which the object was put, and unset for one without")
 	case status == http.StatusNotFound && strings.Contains(message, "bucket does not exist"):
 		return d.noBucket(err)
 	case status == http.StatusNotFound:
@@ -102,14 +102,14 @@ func (d *Driver) refused(answer *googleapi.Error) error {
 		status == http.StatusBadRequest && strings.Contains(message, "match calculated"): // a checksum
 		return err
 	case status >= 300 && status < 400:
-		return remote.Permanent(err, d.notGoogle())
+		return driver.Permanent(err, d.notGoogle())
 	}
-	return remote.Judge(err, answer.Code, answer.Header,
+	return driver.Judge(err, answer.Code, answer.Header,
 		"is GOOGLE_APPLICATION_CREDENTIALS right, and has its account the role Storage Object User in the bucket "+d.name+"?")
 }
 
 func (d *Driver) noBucket(err error) error {
-	return remote.Permanent(err, "there is no bucket "+d.name+"; WALG_GS_PREFIX must name an existing one: none is created")
+	return driver.Permanent(err, "there is no bucket "+d.name+"; WALG_GS_PREFIX must name an existing one: none is created")
 }
 
 func (d *Driver) notGoogle() string {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // TestWhatTheStorageSays is said by a fake in the words of Google's
@@ -51,7 +51,7 @@ func TestWhatTheStorageSays(t *testing.T) {
 		{"read", 403, "AccessDenied", "Access denied.", "AccessDenied: Access denied (403, request ABC-1)", nil, 64, "GOOGLE_APPLICATION_CREDENTIALS"},
 		{"read", 400, "ResourceIsEncryptedWithCustomerEncryptionKey", "The resource is encrypted with a customer encryption key.", "ResourceIsEncrypted", nil, 64, "GCS_ENCRYPTION_KEY"},
 		{"read", 400, "CustomerEncryptionKeyIsIncorrect", "The provided encryption key is incorrect.", "CustomerEncryptionKeyIs", nil, 64, "GCS_ENCRYPTION_KEY"},
-		{"read", 416, "InvalidRange", "The requested range cannot be satisfied.", "InvalidRange", remote.ErrRange, 1, ""},
+		{"read", 416, "InvalidRange", "The requested range cannot be satisfied.", "InvalidRange", driver.ErrRange, 1, ""},
 		{"read", 503, "ServiceUnavailable", "Try again.", "ServiceUnavailable: Try again (503, request ABC-1)", nil, 1, ""},
 		{"stat", 404, "notFound", "No such object: b/k", "notFound: No such object: b/k (404, request ABC-1)", fs.ErrNotExist, 66, ""},
 		{"stat", 404, "notFound", "The specified bucket does not exist.", "notFound: The specified bucket does not exist (404", nil, 64, "WALG_GS_PREFIX"},
@@ -86,7 +86,7 @@ func TestWhatTheStorageSays(t *testing.T) {
 		case "stat":
 			_, err = d.Stat(t.Context(), "k")
 		case "put":
-			err = d.Whole(t.Context(), "k", []byte("x"), remote.Options{IfAbsent: true})
+			err = d.Whole(t.Context(), "k", []byte("x"), driver.Options{IfAbsent: true})
 		case "list":
 			_, _, err = d.Page(t.Context(), "", "")
 		case "delete":
@@ -108,7 +108,7 @@ func TestWhatTheStorageSays(t *testing.T) {
 		if fault.Status(err) != c.exit || !strings.Contains(fault.Hint(err), c.hint) || c.hint == "" && fault.Hint(err) != "" {
 			t.Errorf("%s %d %s: status %d, hint %q", c.op, c.status, c.reason, fault.Status(err), fault.Hint(err))
 		}
-		var later *remote.Later
+		var later *driver.Later
 		if waits := c.exit == 1 && c.is == nil && c.status != 400; errors.As(err, &later) != waits || waits && later.After != 7*time.Second {
 			t.Errorf("%s %d %s: %+v", c.op, c.status, c.reason, later)
 		}
@@ -166,7 +166,7 @@ func TestAServerThatIsNoGoogle(t *testing.T) {
 	}
 	_, statErr := d.Stat(t.Context(), "k")
 	_, _, pageErr := d.Page(t.Context(), "", "")
-	for op, err := range map[string]error{"Stat": statErr, "Page": pageErr, "Whole": d.Whole(t.Context(), "k", nil, remote.Options{})} {
+	for op, err := range map[string]error{"Stat": statErr, "Page": pageErr, "Whole": d.Whole(t.Context(), "k", nil, driver.Options{})} {
 		if err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", op, err)
 		}

@@ -48,7 +48,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/wire"
 )
 
@@ -74,12 +74,12 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Driver is a remote.Driver.
+// Driver is a driver.Driver.
 type Driver struct {
 	name    string // of the bucket
 	bucket  *storage.BucketHandle
 	key     []byte // encryption key of the customer's, or nil
-	traits  remote.Traits
+	traits  driver.Traits
 	timeout time.Duration // of one request; 0 is no limit
 	patient time.Duration // how long a chunk is tried again
 	seen    atomic.Bool   // the bucket exists
@@ -88,18 +88,18 @@ type Driver struct {
 // New returns the driver of one bucket. Nothing is asked of the network: a
 // bucket that is missing, and credentials that are no good, show at the first
 // request. A file that GOOGLE_APPLICATION_CREDENTIALS names is read here.
-func New(ctx context.Context, bucket string, s *remote.Settings) (*Driver, error) {
+func New(ctx context.Context, bucket string, s *driver.Settings) (*Driver, error) {
 	return open(ctx, bucket, s, wire.Client)
 }
 
 // open is New with a maker of the client below credentials.
-func open(ctx context.Context, bucket string, s *remote.Settings, client func(wire.Options) (*http.Client, error)) (*Driver, error) {
+func open(ctx context.Context, bucket string, s *driver.Settings, client func(wire.Options) (*http.Client, error)) (*Driver, error) {
 	emulator := s.Text("STORAGE_EMULATOR_HOST")
 	file := s.Text("GOOGLE_APPLICATION_CREDENTIALS")
 	secret := s.Text("GCS_ENCRYPTION_KEY")
 	chunk := s.Int("GCS_MAX_CHUNK_SIZE", defaultChunk, 1)
 	d := &Driver{name: bucket, timeout: s.Span("GCS_CONTEXT_TIMEOUT", time.Second, timeout)}
-	d.traits = remote.Traits{
+	d.traits = driver.Traits{
 		PartSize: (chunk + chunkStep - 1) / chunkStep * chunkStep,
 		Piece:    piece, Parallel: parallel, Batch: 1, Stream: true, Meta: true,
 		Endpoint: "STORAGE_EMULATOR_HOST", CA: "SSL_CERT_FILE",
@@ -162,7 +162,7 @@ func endpointOf(emulator string) (string, error) {
 }
 
 // Traits returns the numbers of the storage and of the settings.
-func (d *Driver) Traits() remote.Traits { return d.traits }
+func (d *Driver) Traits() driver.Traits { return d.traits }
 
 // URL returns gs://bucket/key.
 func (d *Driver) URL(key string) string { return Scheme + d.name + "/" + key }
@@ -178,7 +178,7 @@ func (d *Driver) limit(ctx context.Context) (context.Context, context.CancelFunc
 func (d *Driver) object(key string) *storage.ObjectHandle { return d.bucket.Object(key).Key(d.key) }
 
 // writer begins an upload; nothing is sent before the first Write.
-func (d *Driver) writer(ctx context.Context, key string, o remote.Options, retry ...storage.RetryOption) *storage.Writer {
+func (d *Driver) writer(ctx context.Context, key string, o driver.Options, retry ...storage.RetryOption) *storage.Writer {
 	target := d.object(key).Retryer(retry...)
 	if o.IfAbsent {
 		target = target.If(storage.Conditions{DoesNotExist: true})
@@ -191,7 +191,7 @@ func (d *Driver) writer(ctx context.Context, key string, o remote.Options, retry
 
 // Whole sends one request. Where Write fails the request has ended, or ends
 // with the context: without Close nothing is committed.
-func (d *Driver) Whole(ctx context.Context, key string, data []byte, o remote.Options) error {
+func (d *Driver) Whole(ctx context.Context, key string, data []byte, o driver.Options) error {
 	ctx, cancel := d.limit(ctx)
 	defer cancel()
 	w := d.writer(ctx, key, o)
@@ -228,15 +228,15 @@ func (d *Driver) written(ctx context.Context, err error) error {
 }
 
 // Stat asks for the object's resource.
-func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
+func (d *Driver) Stat(ctx context.Context, key string) (driver.Object, error) {
 	ctx, cancel := d.limit(ctx)
 	defer cancel()
 	a, err := d.object(key).Attrs(ctx)
 	if err != nil {
-		return remote.Object{}, d.explain(ctx, err)
+		return driver.Object{}, d.explain(ctx, err)
 	}
 	d.seen.Store(true)
-	return remote.Object{
+	return driver.Object{
 		Info:    store.Info{Key: key, Size: a.Size, ModTime: a.Created, Meta: unpack(a.Metadata)},
 		Version: strconv.FormatInt(a.Generation, 10), CRC32C: known(a.CRC32C), MD5: a.MD5,
 	}, nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/servertest"
 	"walg/lib/store/storetest"
@@ -51,8 +52,8 @@ func (p place) String() string {
 	return string(address)
 }
 
-func settings(env map[string]string) *remote.Settings {
-	return &remote.Settings{Get: func(name string) string { return env[name] }, Stall: 20 * time.Second}
+func settings(env map[string]string) *driver.Settings {
+	return &driver.Settings{Get: func(name string) string { return env[name] }, Stall: 20 * time.Second}
 }
 
 func (p place) driver(t testing.TB) *Driver {

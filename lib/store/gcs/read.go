@@ -13,16 +13,16 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // Read asks for a range of the object, of one generation where version says so.
-func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, remote.Object, error) {
+func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, driver.Object, error) {
 	object := d.object(key).ReadCompressed(true) // the bytes as they are stored
 	if version != "" {
 		generation, err := strconv.ParseInt(version, 10, 64)
 		if err != nil {
-			return nil, remote.Object{}, fault.New(fault.Usage, "generation %q: %w", version, err)
+			return nil, driver.Object{}, fault.New(fault.Usage, "generation %q: %w", version, err)
 		}
 		object = object.Generation(generation)
 	}
@@ -35,17 +35,17 @@ func (d *Driver) Read(ctx context.Context, key string, at, n int64, version stri
 			err = x.refused // the library has thrown it away
 		}
 		if err = d.explain(ctx, err); version != "" && errors.Is(err, fs.ErrNotExist) {
-			err = remote.ErrChanged
+			err = driver.ErrChanged
 		}
-		return nil, remote.Object{}, err
+		return nil, driver.Object{}, err
 	}
 	d.seen.Store(true)
 	body := &content{d, ctx, cancel, x, r}
 	if r.Attrs.Generation <= 0 || r.Attrs.Size < 0 {
 		body.Close()
-		return nil, remote.Object{}, remote.Permanent(errors.New("the server gives no size or no generation"), d.notGoogle())
+		return nil, driver.Object{}, driver.Permanent(errors.New("the server gives no size or no generation"), d.notGoogle())
 	}
-	return body, remote.Object{
+	return body, driver.Object{
 		Info:    store.Info{Key: key, Size: r.Attrs.Size, ModTime: r.Attrs.LastModified, Meta: unpack(r.Metadata())},
 		Version: strconv.FormatInt(r.Attrs.Generation, 10), CRC32C: known(r.Attrs.CRC32C),
 	}, nil

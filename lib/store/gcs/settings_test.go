@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // set makes the settings of a test; the driver asks no network for them.
-func set(env ...string) *remote.Settings {
+func set(env ...string) *driver.Settings {
 	all := map[string]string{"STORAGE_EMULATOR_HOST": "127.0.0.1:1"}
 	for i := 0; i < len(env); i += 2 {
 		all[env[i]] = env[i+1]
@@ -120,7 +120,7 @@ func TestTheEmulatorsHost(t *testing.T) {
 		}
 		_, _, readErr := d.Read(t.Context(), "k", 0, 1, "")
 		_, statErr := d.Stat(t.Context(), "k")
-		for op, err := range map[string]error{"Read": readErr, "Stat": statErr, "Whole": d.Whole(t.Context(), "k", nil, remote.Options{})} {
+		for op, err := range map[string]error{"Read": readErr, "Stat": statErr, "Whole": d.Whole(t.Context(), "k", nil, driver.Options{})} {
 			if err == nil || !strings.Contains(err.Error(), c.words) || strings.Contains(err.Error(), "/b/") || strings.Contains(err.Error(), "?") {
 				t.Errorf("%s of %s: %v", op, c.host, err)
 			}
@@ -151,7 +151,7 @@ func TestNewAsksNoNetwork(t *testing.T) {
 // TestRedirectsAreNotFollowed: what answers with one is no Google.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	f := newFake(t, func(int) trouble { return trouble{status: http.StatusTemporaryRedirect} })
-	err := f.driver(t, time.Minute).Whole(t.Context(), "k", nil, remote.Options{})
+	err := f.driver(t, time.Minute).Whole(t.Context(), "k", nil, driver.Options{})
 	if fault.Status(err) != fault.Usage || !strings.Contains(fault.Hint(err), "STORAGE_EMULATOR_HOST") {
 		t.Errorf("%v, hint %q", err, fault.Hint(err))
 	}

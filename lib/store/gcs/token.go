@@ -21,7 +21,7 @@ import (
 	transport "google.golang.org/api/transport/http"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // scopes are the library's own.
@@ -107,7 +107,7 @@ func (s *signer) token() error {
 	if s.next == nil {
 		creds, err := s.find()
 		if err != nil {
-			return remote.Permanent(fmt.Errorf("no credentials: %s", line(err.Error())),
+			return driver.Permanent(fmt.Errorf("no credentials: %s", line(err.Error())),
 				"set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account")
 		}
 		s.tokens = oauth2.ReuseTokenSource(nil, creds.TokenSource)
@@ -115,7 +115,7 @@ func (s *signer) token() error {
 			option.WithCredentials(&google.Credentials{JSON: creds.JSON, TokenSource: s.tokens}),
 			option.WithUserAgent("walg"), option.WithTelemetryDisabled())
 		if err != nil {
-			return remote.Permanent(fmt.Errorf("credentials: %s", line(err.Error())), tokenHint)
+			return driver.Permanent(fmt.Errorf("credentials: %s", line(err.Error())), tokenHint)
 		}
 	}
 	if _, err := s.tokens.Token(); err != nil {
@@ -141,7 +141,7 @@ func unsigned(err error) error {
 	case errors.As(err, &answer) && answer.Response != nil:
 		return tokenRefused(answer)
 	case errors.As(err, &undefined):
-		return remote.Permanent(errors.New("no token: this machine has no service account"),
+		return driver.Permanent(errors.New("no token: this machine has no service account"),
 			"give it one, or set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account")
 	case errors.As(err, &request):
 		return &noToken{request.Err}
@@ -152,7 +152,7 @@ func unsigned(err error) error {
 		_, text, _ = strings.Cut(after, `": `)
 	}
 	if strings.Contains(text, "x509: ") {
-		return remote.Permanent(&noToken{errors.New(text)}, "SSL_CERT_FILE names a file with a certificate authority of your own")
+		return driver.Permanent(&noToken{errors.New(text)}, "SSL_CERT_FILE names a file with a certificate authority of your own")
 	}
 	return &noToken{errors.New(text)}
 }
@@ -173,7 +173,7 @@ func tokenRefused(answer *oauth2.RetrieveError) error {
 	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= 500:
 		return err
 	case strings.Contains(said.Description, "iat and exp"):
-		return remote.Permanent(err, "is the clock of this machine right?")
+		return driver.Permanent(err, "is the clock of this machine right?")
 	}
-	return remote.Permanent(err, tokenHint)
+	return driver.Permanent(err, tokenHint)
 }

@@ -26,6 +26,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/wire"
 )
@@ -274,7 +275,7 @@ func TestARefusedToken(t *testing.T) {
 		d := g.driver(t, p, time.Minute, "GOOGLE_APPLICATION_CREDENTIALS", g.serviceAccount(t))
 		_, _, readErr := d.Read(t.Context(), "k", 0, 1, "")
 		_, statErr := d.Stat(t.Context(), "k")
-		for op, err := range map[string]error{"Read": readErr, "Stat": statErr, "Whole": d.Whole(t.Context(), "k", []byte("x"), remote.Options{})} {
+		for op, err := range map[string]error{"Read": readErr, "Stat": statErr, "Whole": d.Whole(t.Context(), "k", []byte("x"), driver.Options{})} {
 			if err == nil || !strings.HasPrefix(err.Error(), c.want) || fault.Status(err) != c.exit || !strings.Contains(fault.Hint(err), c.hint) {
 				t.Errorf("%s %d: %v, status %d, hint %q; want %q", op, c.status, err, fault.Status(err), fault.Hint(err), c.want)
 			}

@@ -12,7 +12,7 @@ import (
 	gax "github.com/googleapis/gax-go/v2"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/wire"
 )
 
@@ -21,7 +21,7 @@ import (
 type upload struct {
 	d      *Driver
 	key    string
-	o      remote.Options
+	o      driver.Options
 	w      *storage.Writer
 	cancel context.CancelFunc
 	// Of the chunk that is being sent. Only the library's goroutine writes it,
@@ -31,7 +31,7 @@ type upload struct {
 }
 
 // Begin asks nothing of the server: an upload begins with its first chunk.
-func (d *Driver) Begin(ctx context.Context, key string, o remote.Options) (remote.Upload, error) {
+func (d *Driver) Begin(ctx context.Context, key string, o driver.Options) (driver.Upload, error) {
 	u := &upload{d: d, key: key, o: o}
 	ctx, u.cancel = context.WithCancel(ctx)
 	u.w = d.writer(ctx, key, o,
@@ -83,7 +83,7 @@ func (u *upload) do(ctx context.Context, call func() error) error {
 // Commit sends the last chunk and compares what the server says it has. Where
 // that differs the object is removed, by its generation, and the status is 65,
 // not 1: the store must not take the object for ours and call this a success.
-func (u *upload) Commit(ctx context.Context, _ int, whole remote.Sum) error {
+func (u *upload) Commit(ctx context.Context, _ int, whole driver.Sum) error {
 	defer u.cancel()
 	ctx, cancel := u.d.limit(ctx)
 	defer cancel()

@@ -18,6 +18,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/wire"
 )
@@ -276,14 +277,14 @@ func (r *inject) Read(p []byte) (int, error) {
 }
 
 // send is an upload of three chunks by the driver alone.
-func send(t *testing.T, d *Driver) (remote.Upload, error) {
+func send(t *testing.T, d *Driver) (driver.Upload, error) {
 	t.Helper()
-	up, err := d.Begin(t.Context(), "k", remote.Options{})
+	up, err := d.Begin(t.Context(), "k", driver.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	data := sample(t, chunk)
-	whole := remote.Sum{Size: 3 * chunk}
+	whole := driver.Sum{Size: 3 * chunk}
 	for n := range 3 {
 		if err := up.Part(t.Context(), n+1, int64(n*chunk), data); err != nil {
 			return up, err
@@ -377,8 +378,8 @@ func TestADamagedUploadIsRefused(t *testing.T) {
 func TestWhatIsCommittedIsWhatWasSummed(t *testing.T) {
 	f := newFake(t, func(int) trouble { return trouble{} })
 	d := f.driver(t, time.Minute)
-	for _, whole := range []remote.Sum{{Size: chunk + 1, CRC32C: 1}, {Size: chunk}} {
-		up, err := d.Begin(t.Context(), "k", remote.Options{})
+	for _, whole := range []driver.Sum{{Size: chunk + 1, CRC32C: 1}, {Size: chunk}} {
+		up, err := d.Begin(t.Context(), "k", driver.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -398,7 +399,7 @@ func TestAbortEndsWhatIsOnItsWay(t *testing.T) {
 	for _, parts := range []int{0, 1, 2} {
 		f := newFake(t, func(n int) trouble { return trouble{hangs: n == 2} })
 		d := f.driver(t, time.Minute)
-		up, err := d.Begin(t.Context(), "k", remote.Options{})
+		up, err := d.Begin(t.Context(), "k", driver.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -412,7 +413,7 @@ func TestAbortEndsWhatIsOnItsWay(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(begun))
 		}
 		n := f.requests()
-		if err := up.Commit(t.Context(), parts, remote.Sum{}); err == nil {
+		if err := up.Commit(t.Context(), parts, driver.Sum{}); err == nil {
 			t.Error("Commit after Abort")
 		}
 		if f.requests() != n || f.object != nil {
@@ -424,7 +425,7 @@ func TestAbortEndsWhatIsOnItsWay(t *testing.T) {
 // TestACancelledPartEndsTheUpload: the library's Writer knows only one context.
 func TestACancelledPartEndsTheUpload(t *testing.T) {
 	f := newFake(t, func(n int) trouble { return trouble{hangs: n == 1} })
-	up, err := f.driver(t, time.Minute).Begin(t.Context(), "k", remote.Options{})
+	up, err := f.driver(t, time.Minute).Begin(t.Context(), "k", driver.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,7 +439,7 @@ func TestACancelledPartEndsTheUpload(t *testing.T) {
 	if err := up.Part(ctx, 2, chunk, make([]byte, chunk)); !errors.Is(err, cause) || time.Since(begun) > 10*time.Second {
 		t.Errorf("%v after %v", err, time.Since(begun))
 	}
-	if err := up.Commit(t.Context(), 2, remote.Sum{}); err == nil || f.object != nil {
+	if err := up.Commit(t.Context(), 2, driver.Sum{}); err == nil || f.object != nil {
 		t.Errorf("Commit after that: %v", err)
 	}
 }

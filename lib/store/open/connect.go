@@ -8,6 +8,7 @@ import (
 	"walg/lib/fault"
 	"walg/lib/store"
 	"walg/lib/store/azure"
+	"walg/lib/store/driver"
 	"walg/lib/store/gcs"
 	"walg/lib/store/remote"
 	"walg/lib/store/s3"
@@ -56,7 +57,7 @@ func parse(scheme, rest string) (place, error) {
 // connect makes the store of the objects in a place whose names begin with
 // root. No request is sent yet.
 func connect(ctx context.Context, s Settings, p place, root string) (store.Store, error) {
-	var driver remote.Driver
+	var driver driver.Driver
 	var err error
 	switch p.scheme {
 	case "s3":

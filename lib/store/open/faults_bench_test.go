@@ -20,6 +20,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/faulttest"
 	"walg/lib/store/remote"
 	"walg/lib/store/servertest"
@@ -86,7 +87,7 @@ func (b *backend) open(t testing.TB, env map[string]string, below string, stall 
 	s, err := Prefix(t.Context(), Settings{
 		Prefixes: map[string]string{b.prefix: env[b.prefix]},
 		Below:    below,
-		Remote:   remote.Settings{Get: func(name string) string { return env[name] }, Stall: stall},
+		Remote:   driver.Settings{Get: func(name string) string { return env[name] }, Stall: stall},
 		Policy:   p,
 	})
 	if err != nil {

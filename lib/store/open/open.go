@@ -9,6 +9,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/file"
 	"walg/lib/store/remote"
 )
@@ -26,7 +27,7 @@ type Settings struct {
 	Rate int64
 	// Remote is for the storages behind a network, whose own settings it can
 	// ask for; and how patient to be with them.
-	Remote remote.Settings
+	Remote driver.Settings
 	Policy remote.Policy
 }
 

@@ -8,7 +8,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 func fileSettings(dir string) Settings {
@@ -16,8 +16,8 @@ func fileSettings(dir string) Settings {
 }
 
 // lookup finds settings in a map.
-func lookup(m map[string]string) remote.Settings {
-	return remote.Settings{Get: func(name string) string { return m[name] }}
+func lookup(m map[string]string) driver.Settings {
+	return driver.Settings{Get: func(name string) string { return m[name] }}
 }
 
 // enough has the settings that each storage cannot do without. Nothing is asked

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 )
 
@@ -57,7 +58,7 @@ func (o *Options) Settings(e Env) Settings {
 		Prefixes: map[string]string{"--prefix": *o.prefix},
 		Below:    *o.below,
 		Rate:     *o.rate,
-		Remote:   remote.Settings{Get: e.Lookup, Stall: *o.stall},
+		Remote:   driver.Settings{Get: e.Lookup, Stall: *o.stall},
 		Policy: remote.Policy{
 			Timeout:  *o.timeout,
 			Budget:   *o.patience,

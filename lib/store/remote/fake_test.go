@@ -23,13 +23,14 @@ import (
 	"time"
 
 	"walg/lib/store"
+	"walg/lib/store/driver"
 )
 
 // fakeBucket is a driver that keeps objects in memory, and fails as often as
 // it is told: before it has done anything, or after, when only the answer is
 // lost.
 type fakeBucket struct {
-	traits Traits
+	traits driver.Traits
 	fault  func(op string) (before, after error) // nil never fails
 	cut    func(n int) int                       // how many of n bytes a Read gives; nil is all
 	gate   func(op, key string)                  // called first by each method; nil does nothing
@@ -51,7 +52,7 @@ type fakeObject struct {
 
 func newFakeBucket() *fakeBucket {
 	return &fakeBucket{
-		traits:  Traits{PartSize: 1 << 20, Piece: 300_000, Parallel: 4, Batch: 100, Meta: true, Endpoint: "FAKE_ENDPOINT", CA: "FAKE_CA"},
+		traits:  driver.Traits{PartSize: 1 << 20, Piece: 300_000, Parallel: 4, Batch: 100, Meta: true, Endpoint: "FAKE_ENDPOINT", CA: "FAKE_CA"},
 		objects: map[string]fakeObject{}, uploads: map[*fakeUpload]bool{}, calls: map[string]int{},
 	}
 }
@@ -83,7 +84,7 @@ func (b *fakeBucket) count(op string) int {
 	return b.calls[op]
 }
 
-func (b *fakeBucket) make(key string, data []byte, o Options, sum *uint32) error {
+func (b *fakeBucket) make(key string, data []byte, o driver.Options, sum *uint32) error {
 	if _, there := b.objects[key]; there && o.IfAbsent {
 		return fmt.Errorf("%w: fake 412", fs.ErrExist)
 	}
@@ -92,19 +93,19 @@ func (b *fakeBucket) make(key string, data []byte, o Options, sum *uint32) error
 	return nil
 }
 
-func (b *fakeBucket) Whole(ctx context.Context, key string, data []byte, o Options) error {
+func (b *fakeBucket) Whole(ctx context.Context, key string, data []byte, o driver.Options) error {
 	return b.do(ctx, "whole", key, func() error { return b.make(key, data, o, nil) })
 }
 
 type fakeUpload struct {
 	b     *fakeBucket
 	key   string
-	o     Options
+	o     driver.Options
 	parts map[int][]byte
 	at    map[int]int64
 }
 
-func (b *fakeBucket) Begin(ctx context.Context, key string, o Options) (Upload, error) {
+func (b *fakeBucket) Begin(ctx context.Context, key string, o driver.Options) (driver.Upload, error) {
 	u := &fakeUpload{b, key, o, map[int][]byte{}, map[int]int64{}}
 	return u, b.do(ctx, "begin", key, func() error { b.uploads[u] = true; return nil })
 }
@@ -119,7 +120,7 @@ func (u *fakeUpload) Part(ctx context.Context, n int, at int64, data []byte) err
 	})
 }
 
-func (u *fakeUpload) Commit(ctx context.Context, n int, whole Sum) error {
+func (u *fakeUpload) Commit(ctx context.Context, n int, whole driver.Sum) error {
 	return u.b.do(ctx, "commit", u.key, func() error {
 		if !u.b.uploads[u] {
 			return errors.New("no such upload")
@@ -149,23 +150,23 @@ func (u *fakeUpload) Abort(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (b *fakeBucket) describe(key string, o fakeObject) Object {
-	return Object{
+func (b *fakeBucket) describe(key string, o fakeObject) driver.Object {
+	return driver.Object{
 		Info:    store.Info{Key: key, Size: int64(len(o.data)), ModTime: o.time, Meta: maps.Clone(o.meta)},
 		Version: o.version,
 	}
 }
 
-func (b *fakeBucket) Read(ctx context.Context, key string, at, n int64, version string) (body io.ReadCloser, object Object, err error) {
+func (b *fakeBucket) Read(ctx context.Context, key string, at, n int64, version string) (body io.ReadCloser, object driver.Object, err error) {
 	err = b.do(ctx, "read", key, func() error {
 		o, ok := b.objects[key]
 		switch {
 		case !ok:
 			return fs.ErrNotExist
 		case version != "" && version != o.version:
-			return ErrChanged
+			return driver.ErrChanged
 		case at >= int64(len(o.data)):
-			return ErrRange
+			return driver.ErrRange
 		}
 		data := o.data[at:min(at+n, int64(len(o.data)))]
 		if b.cut != nil {
@@ -178,7 +179,7 @@ func (b *fakeBucket) Read(ctx context.Context, key string, at, n int64, version 
 }
 
 // Stat tells the checksum, which Read does not, as S3.
-func (b *fakeBucket) Stat(ctx context.Context, key string) (object Object, err error) {
+func (b *fakeBucket) Stat(ctx context.Context, key string) (object driver.Object, err error) {
 	err = b.do(ctx, "stat", key, func() error {
 		o, ok := b.objects[key]
 		if !ok {
@@ -236,7 +237,7 @@ func (b *fakeBucket) Unfinished(ctx context.Context, prefix string) iter.Seq2[st
 }
 
 func (b *fakeBucket) URL(key string) string { return "fake://bucket/" + key }
-func (b *fakeBucket) Traits() Traits        { return b.traits }
+func (b *fakeBucket) Traits() driver.Traits { return b.traits }
 
 // quick is a policy for tests.
 func quick() Policy {
@@ -260,7 +261,7 @@ func flaky(share float64, seed uint64) func(string) (error, error) {
 // serve lets a child process use the same bucket: the suite kills one in
 // the middle of a Put.
 func (b *fakeBucket) serve() (url string, stop func()) {
-	parts := map[string]Upload{}
+	parts := map[string]driver.Upload{}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		var call fakeCall
@@ -289,7 +290,7 @@ func (b *fakeBucket) serve() (url string, stop func()) {
 		case "abort":
 			err = up.Abort(r.Context())
 		case "stat":
-			var object Object
+			var object driver.Object
 			if object, err = b.Stat(r.Context(), call.Key); err == nil {
 				err = json.NewEncoder(w).Encode(object)
 			}
@@ -306,8 +307,8 @@ type fakeCall struct {
 	Op, Key, ID string
 	N           int
 	At          int64
-	Whole       Sum
-	Options     Options
+	Whole       driver.Sum
+	Options     driver.Options
 }
 
 // fakeClient is the driver of that child, which only puts.
@@ -342,7 +343,7 @@ func (c *fakeClient) ask(ctx context.Context, call fakeCall, data []byte) (answe
 	return io.ReadAll(resp.Body)
 }
 
-func (c *fakeClient) Stat(ctx context.Context, key string) (object Object, err error) {
+func (c *fakeClient) Stat(ctx context.Context, key string) (object driver.Object, err error) {
 	answer, err := c.ask(ctx, fakeCall{Op: "stat", Key: key}, nil)
 	if err == nil {
 		err = json.Unmarshal(answer, &object)
@@ -350,11 +351,11 @@ func (c *fakeClient) Stat(ctx context.Context, key string) (object Object, err e
 	return object, err
 }
 
-func (c *fakeClient) Whole(ctx context.Context, key string, data []byte, o Options) error {
+func (c *fakeClient) Whole(ctx context.Context, key string, data []byte, o driver.Options) error {
 	return c.call(ctx, fakeCall{Op: "whole", Key: key, Options: o}, data)
 }
 
-func (c *fakeClient) Begin(ctx context.Context, key string, o Options) (Upload, error) {
+func (c *fakeClient) Begin(ctx context.Context, key string, o driver.Options) (driver.Upload, error) {
 	id := net.JoinHostPort(key, fmt.Sprint(rand.Uint64()))
 	return &fakeClientUpload{c, id}, c.call(ctx, fakeCall{Op: "begin", Key: key, ID: id, Options: o}, nil)
 }
@@ -368,7 +369,7 @@ func (u *fakeClientUpload) Part(ctx context.Context, n int, at int64, data []byt
 	return u.c.call(ctx, fakeCall{Op: "part", ID: u.id, N: n, At: at}, data)
 }
 
-func (u *fakeClientUpload) Commit(ctx context.Context, n int, whole Sum) error {
+func (u *fakeClientUpload) Commit(ctx context.Context, n int, whole driver.Sum) error {
 	return u.c.call(ctx, fakeCall{Op: "commit", ID: u.id, N: n, Whole: whole}, nil)
 }
 

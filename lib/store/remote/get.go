@@ -15,6 +15,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 )
 
 // Get reads an object in pieces, several at once and ahead of the reader. A
@@ -39,9 +40,9 @@ func (s *Store) open(ctx context.Context, key string, offset int64) (*reader, er
 	ctx, cancel := context.WithCancel(ctx)
 	r := &reader{s: s, key: key, ctx: ctx, cancel: cancel, at: offset}
 	data, err := r.fetch(nil, offset, s.traits.Piece)
-	if errors.Is(err, ErrRange) {
+	if errors.Is(err, driver.ErrRange) {
 		// The empty object has no byte to ask for.
-		var object Object
+		var object driver.Object
 		object, err = s.stat(ctx, key)
 		if err == nil && object.Size != offset {
 			err = fault.New(fault.Usage, "offset %d is behind the end, %d", offset, object.Size)
@@ -70,7 +71,7 @@ type reader struct {
 	name   string // in the store
 	ctx    context.Context
 	cancel context.CancelFunc
-	object Object
+	object driver.Object
 	known  bool
 
 	at    int64 // bytes handed out, from the object's beginning
@@ -87,7 +88,7 @@ type reader struct {
 }
 
 type described struct {
-	object Object
+	object driver.Object
 	err    error
 }
 
@@ -168,7 +169,7 @@ func (r *reader) fetch(buf []byte, at, n int64) ([]byte, error) {
 		if !r.known {
 			r.object, r.known = object, true
 		} else if object.Size != r.object.Size {
-			return ErrChanged
+			return driver.ErrChanged
 		}
 		if got == 0 {
 			size := max(min(n, object.Size-at), 0)
@@ -203,7 +204,7 @@ func (r *reader) expectSum() {
 		r.busy.Go(func() {
 			object, err := r.s.stat(r.ctx, r.key)
 			if errors.Is(err, fs.ErrNotExist) || err == nil && object.Version != r.object.Version {
-				object, err = Object{}, nil // of what we read nobody knows any more
+				object, err = driver.Object{}, nil // of what we read nobody knows any more
 			}
 			r.late <- described{object, err}
 		})
@@ -221,7 +222,7 @@ func (r *reader) verify() error {
 		if late.err != nil {
 			return r.s.fail("get", r.name, fmt.Errorf("checksum: %w", late.err))
 		}
-		want = Object{CRC32C: late.object.CRC32C}
+		want = driver.Object{CRC32C: late.object.CRC32C}
 	}
 	var stored []byte
 	switch {
@@ -243,7 +244,7 @@ func (r *reader) verify() error {
 func (r *reader) Close() error {
 	r.cancel()
 	r.busy.Wait()
-	if keeper, ok := r.s.d.(Releaser); ok && r.object.Version != "" {
+	if keeper, ok := r.s.d.(driver.Releaser); ok && r.object.Version != "" {
 		keeper.Release(r.object.Version)
 		r.object.Version = ""
 	}
@@ -263,7 +264,7 @@ func (s *Store) Stat(ctx context.Context, key string) (store.Info, error) {
 	return s.info(key, object), nil
 }
 
-func (s *Store) stat(ctx context.Context, key string) (object Object, err error) {
+func (s *Store) stat(ctx context.Context, key string) (object driver.Object, err error) {
 	err = s.try(ctx, func(ctx context.Context) error {
 		object, err = s.d.Stat(ctx, key)
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 )
 
 // List reads page after page.
@@ -89,7 +90,7 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 			if err == nil || len(batch) == 1 && errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
-			if mendable(err) {
+			if driver.Mendable(err) {
 				cancel(err)
 			}
 			mu.Lock()
@@ -114,13 +115,13 @@ func (s *Store) Leftovers(ctx context.Context, prefix string) iter.Seq2[store.Le
 			yield(store.Leftover{}, err)
 			return
 		}
-		d, ok := s.d.(Unfinished)
+		d, ok := s.d.(driver.Unfinished)
 		if !ok {
 			return
 		}
 		for l, err := range d.Unfinished(ctx, s.root+prefix) {
 			if err != nil {
-				yield(store.Leftover{}, s.fail("list unfinished uploads of", prefix, explain(err, s.traits)))
+				yield(store.Leftover{}, s.fail("list unfinished uploads of", prefix, driver.Explain(err, s.traits)))
 				return
 			}
 			l.Name, l.Key = strings.TrimPrefix(l.Name, s.root), strings.TrimPrefix(l.Key, s.root)
@@ -150,7 +151,7 @@ func (s *Store) fail(op, key string, err error) error {
 }
 
 // info is what the user of the store sees of an object.
-func (s *Store) info(key string, o Object) store.Info {
+func (s *Store) info(key string, o driver.Object) store.Info {
 	info := o.Info
 	info.Key = key
 	delete(info.Meta, mark)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"walg/lib/store"
+	"walg/lib/store/driver"
 )
 
 // mark is the name of the metadata by which a Put knows its own object again,
@@ -38,7 +39,7 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader, o store.PutOpt
 	if err != nil {
 		return err
 	}
-	options := Options{IfAbsent: o.IfAbsent}
+	options := driver.Options{IfAbsent: o.IfAbsent}
 	if s.traits.Meta {
 		options.Meta = map[string]string{mark: rand.Text()}
 		maps.Copy(options.Meta, o.Meta)
@@ -49,7 +50,7 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader, o store.PutOpt
 	return nil
 }
 
-func (s *Store) put(ctx context.Context, key string, src *source, o Options) error {
+func (s *Store) put(ctx context.Context, key string, src *source, o driver.Options) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -92,7 +93,7 @@ func (s *Store) buffer() []byte {
 }
 
 // putParts sends first, next and, unless that was all, what follows in src.
-func (s *Store) putParts(ctx context.Context, key string, o Options, src *source, first, next []byte, all bool) (err error) {
+func (s *Store) putParts(ctx context.Context, key string, o driver.Options, src *source, first, next []byte, all bool) (err error) {
 	if o.IfAbsent {
 		// The condition is checked by Commit. This only saves the trouble.
 		switch _, err := s.stat(ctx, key); {
@@ -104,7 +105,7 @@ func (s *Store) putParts(ctx context.Context, key string, o Options, src *source
 	}
 	living, end := context.WithCancel(ctx)
 	defer end()
-	var up Upload
+	var up driver.Upload
 	err = s.try(ctx, func(context.Context) (err error) {
 		up, err = s.d.Begin(living, key, o)
 		return err
@@ -137,7 +138,7 @@ func (s *Store) putParts(ctx context.Context, key string, o Options, src *source
 // parts sends the parts of one upload.
 type parts struct {
 	s      *Store
-	up     Upload
+	up     driver.Upload
 	ctx    context.Context // done when a part has failed
 	group  *errgroup.Group
 	try    func(context.Context, func(context.Context) error) error
@@ -145,10 +146,10 @@ type parts struct {
 	memory *semaphore.Weighted
 	free   chan []byte
 	n      int
-	whole  Sum
+	whole  driver.Sum
 }
 
-func (s *Store) newParts(ctx context.Context, up Upload) *parts {
+func (s *Store) newParts(ctx context.Context, up driver.Upload) *parts {
 	p := &parts{s: s, up: up, try: s.try}
 	p.group, p.ctx = errgroup.WithContext(ctx)
 	p.group.SetLimit(s.traits.Parallel)
@@ -248,7 +249,7 @@ func (s *Store) partSize(at int64) int64 {
 
 // commit makes an object, by f. An answer that did not come may have been a
 // yes: then the object carries our mark.
-func (s *Store) commit(ctx context.Context, key string, o Options,
+func (s *Store) commit(ctx context.Context, key string, o driver.Options,
 	try func(context.Context, func(context.Context) error) error, f func(context.Context) error) error {
 	doubt := false
 	err := try(ctx, func(ctx context.Context) error {
@@ -261,7 +262,7 @@ func (s *Store) commit(ctx context.Context, key string, o Options,
 				return unknown // and not "it exists", which may be by ourselves
 			}
 		}
-		doubt = doubt || err != nil && mendable(explain(err, s.traits))
+		doubt = doubt || err != nil && driver.Mendable(driver.Explain(err, s.traits))
 		return err
 	})
 	if err != nil && doubt && ctx.Err() == nil {
@@ -274,7 +275,7 @@ func (s *Store) commit(ctx context.Context, key string, o Options,
 
 // ours reports whether the object is there and the one of this Put. The error
 // says that nobody knows.
-func (s *Store) ours(ctx context.Context, key string, o Options) (bool, error) {
+func (s *Store) ours(ctx context.Context, key string, o driver.Options) (bool, error) {
 	if !s.traits.Meta {
 		return false, nil
 	}

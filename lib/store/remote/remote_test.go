@@ -14,6 +14,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/storetest"
 )
 
@@ -71,13 +72,13 @@ func contents(n int) []byte {
 
 func TestPartSizesReachTheLargestObject(t *testing.T) {
 	for _, test := range []struct {
-		traits  Traits
+		traits  driver.Traits
 		largest int64
 	}{
-		{Traits{PartSize: 20 << 20, MaxPart: 5 << 30, MaxParts: 10_000}, 5 << 40},
-		{Traits{PartSize: 5 << 20, MaxPart: 5 << 30, MaxParts: 10_000}, 5 << 40 / 4},
-		{Traits{PartSize: 8 << 20, MaxPart: 4000 << 20, MaxParts: 50_000}, 15 << 40},
-		{Traits{PartSize: 16 << 20}, 50 << 30},
+		{driver.Traits{PartSize: 20 << 20, MaxPart: 5 << 30, MaxParts: 10_000}, 5 << 40},
+		{driver.Traits{PartSize: 5 << 20, MaxPart: 5 << 30, MaxParts: 10_000}, 5 << 40 / 4},
+		{driver.Traits{PartSize: 8 << 20, MaxPart: 4000 << 20, MaxParts: 50_000}, 15 << 40},
+		{driver.Traits{PartSize: 16 << 20}, 50 << 30},
 	} {
 		s := &Store{traits: test.traits}
 		at, n, last := int64(0), 0, int64(0)
@@ -92,7 +93,7 @@ func TestPartSizesReachTheLargestObject(t *testing.T) {
 			t.Errorf("%+v: %d parts for %d bytes", test.traits, n, test.largest)
 		}
 	}
-	if s := (&Store{traits: Traits{PartSize: 20 << 20, MaxParts: 10_000}}); s.partSize(29<<30) != 20<<20 {
+	if s := (&Store{traits: driver.Traits{PartSize: 20 << 20, MaxParts: 10_000}}); s.partSize(29<<30) != 20<<20 {
 		t.Errorf("parts grow before 29 GiB are sent")
 	}
 }
@@ -143,7 +144,7 @@ func TestAnotherWritersObjectIsNotTakenForOurs(t *testing.T) {
 	b.fault = func(op string) (error, error) {
 		if op == "whole" && lost == 0 {
 			lost++
-			_ = b.make("k", []byte("theirs"), Options{Meta: map[string]string{mark: "theirs"}}, nil)
+			_ = b.make("k", []byte("theirs"), driver.Options{Meta: map[string]string{mark: "theirs"}}, nil)
 			return errors.New("fake: connection reset"), nil
 		}
 		return nil, nil
@@ -193,7 +194,7 @@ func TestWhatTheStorageAsksToWaitIsWaited(t *testing.T) {
 	asked := 0
 	b.fault = func(string) (error, error) {
 		if asked++; asked == 1 {
-			return &Later{30 * time.Millisecond, errors.New("fake: slow down")}, nil
+			return &driver.Later{After: 30 * time.Millisecond, Err: errors.New("fake: slow down")}, nil
 		}
 		return nil, nil
 	}
@@ -204,7 +205,10 @@ func TestWhatTheStorageAsksToWaitIsWaited(t *testing.T) {
 	}
 	// Longer than the budget allows is not waited for.
 	asked = 0
-	b.fault = func(string) (error, error) { asked++; return &Later{time.Hour, errors.New("fake: slow down")}, nil }
+	b.fault = func(string) (error, error) {
+		asked++
+		return &driver.Later{After: time.Hour, Err: errors.New("fake: slow down")}, nil
+	}
 	if _, err := New(b, "", quick()).Stat(t.Context(), "k"); err == nil || asked != 1 {
 		t.Errorf("%v after %d tries", err, asked)
 	}
@@ -212,7 +216,9 @@ func TestWhatTheStorageAsksToWaitIsWaited(t *testing.T) {
 
 func TestPermanentErrorsAreNotTriedAgain(t *testing.T) {
 	b := newFakeBucket()
-	b.fault = func(string) (error, error) { return Permanent(errors.New("AccessDenied"), "look at FAKE_KEY"), nil }
+	b.fault = func(string) (error, error) {
+		return driver.Permanent(errors.New("AccessDenied"), "look at FAKE_KEY"), nil
+	}
 	s := New(b, "", quick())
 	for op, f := range map[string]func() error{
 		"whole": func() error { return s.Put(t.Context(), "k", strings.NewReader("x"), store.PutOptions{}) },
@@ -248,7 +254,7 @@ func TestAReplacedObjectIsNotMixed(t *testing.T) {
 	if err := s.Put(t.Context(), "k", storetest.Content("new", 5<<20), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := io.Copy(io.Discard, r); !errors.Is(err, ErrChanged) || fault.Status(err) != fault.Failed {
+	if n, err := io.Copy(io.Discard, r); !errors.Is(err, driver.ErrChanged) || fault.Status(err) != fault.Failed {
 		t.Errorf("%d bytes, %v; want ErrChanged", n, err)
 	}
 }
@@ -308,7 +314,7 @@ func TestAPartThatFailsEndsThePut(t *testing.T) {
 	b := newFakeBucket()
 	b.fault = func(op string) (error, error) {
 		if op == "part" {
-			return Permanent(errors.New("QuotaExceeded"), ""), nil
+			return driver.Permanent(errors.New("QuotaExceeded"), ""), nil
 		}
 		return nil, nil
 	}
@@ -325,7 +331,7 @@ func TestAPartThatFailsEndsThePut(t *testing.T) {
 func TestAListingOutOfOrderIsRefused(t *testing.T) {
 	b := newFakeBucket()
 	for _, key := range []string{"b", "a"} {
-		_ = b.make(key, nil, Options{}, nil)
+		_ = b.make(key, nil, driver.Options{}, nil)
 	}
 	s := New(&shuffled{b}, "", quick())
 	var last error
@@ -349,7 +355,7 @@ func TestRefusedDeletesDoNotStopTheOthers(t *testing.T) {
 	var keys []string
 	for i := range 20 {
 		keys = append(keys, fmt.Sprint("k", i))
-		_ = b.make(keys[i], nil, Options{}, nil)
+		_ = b.make(keys[i], nil, driver.Options{}, nil)
 	}
 	s := New(&locked{b}, "", quick())
 	err := s.Delete(t.Context(), keys...)
@@ -365,7 +371,7 @@ type locked struct{ *fakeBucket }
 
 func (l *locked) Delete(ctx context.Context, keys []string) error {
 	if keys[0] == "k7" {
-		return Permanent(errors.New("locked"), "")
+		return driver.Permanent(errors.New("locked"), "")
 	}
 	return l.fakeBucket.Delete(ctx, keys)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"walg/lib/store/driver"
 )
 
 // try does f until it succeeds, until trying again cannot help, or until the
@@ -15,13 +17,13 @@ func (s *Store) try(ctx context.Context, f func(context.Context) error) error {
 	delay := s.policy.MinDelay
 	for n := 1; ; n++ {
 		err := s.once(ctx, f)
-		if err == nil || !mendable(err) || ctx.Err() != nil {
+		if err == nil || !driver.Mendable(err) || ctx.Err() != nil {
 			return err
 		}
 		// Half of the delay is chance, so that many who failed together do not
 		// come back together.
 		wait := delay/2 + rand.N(delay/2+1)
-		var later *Later
+		var later *driver.Later
 		if errors.As(err, &later) {
 			wait = max(wait, later.After)
 		}
@@ -53,7 +55,7 @@ func (s *Store) once(ctx context.Context, f func(context.Context) error) error {
 	case one.Err() != nil:
 		return timeout
 	}
-	return explain(err, s.traits)
+	return driver.Explain(err, s.traits)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

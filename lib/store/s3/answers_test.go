@@ -15,6 +15,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 )
 
@@ -66,7 +67,7 @@ func TestAGatewaysPageIsNoAbsentObject(t *testing.T) {
 			io.WriteString(w, "<html><body>no backend<br></body></html>")
 		})
 		if before {
-			if err := d.Whole(t.Context(), "k", nil, remote.Options{}); err != nil {
+			if err := d.Whole(t.Context(), "k", nil, driver.Options{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -98,7 +99,7 @@ func TestCredentialsThatCannotBeRenewedAreNoAbsentObject(t *testing.T) {
 	defer sts.Close()
 	t.Setenv("AWS_ENDPOINT_URL_STS", sts.URL) // the SDK reads it
 	d, _ := answering(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("ETag", `"x"`) }, "AWS_ROLE_ARN", "arn:aws:iam::1:role/walg", "AWS_CONFIG_FILE", "/dev/null", "AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-	if err := d.Whole(t.Context(), "k", nil, remote.Options{}); err != nil {
+	if err := d.Whole(t.Context(), "k", nil, driver.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err := d.Read(t.Context(), "k", 0, 1, "")

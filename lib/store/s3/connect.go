@@ -24,7 +24,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/wire"
 )
 
@@ -223,11 +223,11 @@ func (d *Driver) noCredentials(ctx context.Context, err error, hint string, exis
 	err = prefixed("no credentials", said.err)
 	switch {
 	case said.status == http.StatusTooManyRequests || said.status >= 500:
-		return remote.Judge(err, said.status, said.header, "")
+		return driver.Judge(err, said.status, said.header, "")
 	case network && exists:
 		return err
 	}
-	return remote.Permanent(err, hint)
+	return driver.Permanent(err, hint)
 }
 
 // subjectToken puts the token of a virtual machine into the header where Yandex

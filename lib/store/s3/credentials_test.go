@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 func write(t *testing.T, name, text string) string {
@@ -253,7 +253,7 @@ func TestYandexCloudGivesAToken(t *testing.T) {
 		}
 	}
 	d = f.driver(t, keyless(t, m{"S3_USE_YC_SESSION_TOKEN": "true"})) // nobody there
-	if err := d.Whole(t.Context(), "k", nil, remote.Options{}); fault.Status(err) != fault.Usage || !strings.Contains(fault.Hint(err), "S3_USE_YC_SESSION_TOKEN") {
+	if err := d.Whole(t.Context(), "k", nil, driver.Options{}); fault.Status(err) != fault.Usage || !strings.Contains(fault.Hint(err), "S3_USE_YC_SESSION_TOKEN") {
 		t.Errorf("without the service: %v", err)
 	} else {
 		short(t, err)

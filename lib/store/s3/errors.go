@@ -16,7 +16,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 const noSuchUpload = "NoSuchUpload"
@@ -168,7 +168,7 @@ func (d *Driver) judge(ctx context.Context, err error) error {
 	case a.code == noSuchUpload:
 		return a.err
 	case retried[a.code] || a.code == "SlowDown" || a.code == "SlowDownRead" || a.code == "SlowDownWrite" || strings.HasPrefix(a.code, "Throttl") || a.code == "RequestLimitExceeded":
-		return remote.Judge(a.err, http.StatusServiceUnavailable, a.header, "")
+		return driver.Judge(a.err, http.StatusServiceUnavailable, a.header, "")
 	case (a.code == "ExpiredToken" || a.code == "ExpiredTokenException") && d.cache != nil:
 		d.cache.Invalidate() // whoever gave it gives another
 		return a.err
@@ -179,27 +179,27 @@ func (d *Driver) judge(ctx context.Context, err error) error {
 	case (a.code == "AccessDenied" || a.code == inTheWay) && d.found.Load() && d.denied.Add(1) <= oddDenials:
 		return a.err
 	case a.status == http.StatusNotImplemented:
-		return remote.Permanent(a.err, "this storage does not do that; IfAbsent, WALG_S3_SSE and S3_RETENTION_PERIOD ask for more than some do")
+		return driver.Permanent(a.err, "this storage does not do that; IfAbsent, WALG_S3_SSE and S3_RETENTION_PERIOD ask for more than some do")
 	case hints[a.code] != "":
-		return remote.Permanent(a.err, hints[a.code])
+		return driver.Permanent(a.err, hints[a.code])
 	case strings.HasPrefix(strings.ToLower(a.code), "kms"):
-		return remote.Permanent(a.err, "is WALG_S3_SSE_KMS_ID a key that may be used?")
+		return driver.Permanent(a.err, "is WALG_S3_SSE_KMS_ID a key that may be used?")
 	case a.code == "InvalidRequest" && d.config.retention > 0 && strings.Contains(strings.ToLower(a.message), "lock"):
-		return remote.Permanent(a.err, hints["NoSuchObjectLockConfiguration"])
+		return driver.Permanent(a.err, hints["NoSuchObjectLockConfiguration"])
 	case d.elsewhere(a):
-		return remote.Permanent(a.err, d.region(err))
+		return driver.Permanent(a.err, d.region(err))
 	case a.code == "BadRequest": // made of the status: HEAD has no body
-		return remote.Permanent(a.err, "the storage does not say why: look at AWS_ENDPOINT (https?), AWS_REGION, AWS_SESSION_TOKEN and WALG_S3_SSE_C")
+		return driver.Permanent(a.err, "the storage does not say why: look at AWS_ENDPOINT (https?), AWS_REGION, AWS_SESSION_TOKEN and WALG_S3_SSE_C")
 	case a.status == http.StatusNotFound && a.code == "" && d.found.Load():
 		return a.err // a gateway's page, not S3's words: no absent object
 	case a.status == http.StatusNotFound:
 		return d.missing(ctx, a)
 	case a.status == http.StatusForbidden || a.status == http.StatusUnauthorized:
-		return remote.Permanent(a.err, hints["AccessDenied"])
+		return driver.Permanent(a.err, hints["AccessDenied"])
 	case a.status == http.StatusOK:
 		return a.err // an error in the body of a success
 	}
-	return remote.Judge(a.err, a.status, a.header, "")
+	return driver.Judge(a.err, a.status, a.header, "")
 }
 
 // elsewhere reports whether the bucket is in another region, or at another
@@ -240,7 +240,7 @@ func (d *Driver) missing(ctx context.Context, a answer) error {
 		d.found.Store(true)
 		return absent
 	case status == http.StatusNotFound:
-		return remote.Permanent(a.err, hints["NoSuchBucket"])
+		return driver.Permanent(a.err, hints["NoSuchBucket"])
 	}
 	return describe(err).err
 }

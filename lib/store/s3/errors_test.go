@@ -12,20 +12,20 @@ import (
 	"time"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // operations are all that a driver can do, with the request that each sends.
 func operations(t *testing.T, d *Driver) map[string]func(context.Context) error {
 	t.Helper()
-	begin := func(o remote.Options) remote.Upload {
+	begin := func(o driver.Options) driver.Upload {
 		u, err := d.Begin(t.Context(), "k", o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return u
 	}
-	up, absent := begin(remote.Options{}), begin(remote.Options{IfAbsent: true})
+	up, absent := begin(driver.Options{}), begin(driver.Options{IfAbsent: true})
 	read := func(ctx context.Context, at int64, version string) error {
 		r, _, err := d.Read(ctx, "k", at, 10, version)
 		if err == nil {
@@ -35,17 +35,17 @@ func operations(t *testing.T, d *Driver) map[string]func(context.Context) error 
 		return err
 	}
 	return map[string]func(context.Context) error{
-		"PUT": func(ctx context.Context) error { return d.Whole(ctx, "k", []byte("data"), remote.Options{}) },
+		"PUT": func(ctx context.Context) error { return d.Whole(ctx, "k", []byte("data"), driver.Options{}) },
 		"PUT if absent": func(ctx context.Context) error {
-			return d.Whole(ctx, "k", []byte("data"), remote.Options{IfAbsent: true})
+			return d.Whole(ctx, "k", []byte("data"), driver.Options{IfAbsent: true})
 		},
 		"begin": func(ctx context.Context) error {
-			_, err := d.Begin(ctx, "k", remote.Options{})
+			_, err := d.Begin(ctx, "k", driver.Options{})
 			return err
 		},
 		"part":             func(ctx context.Context) error { return up.Part(ctx, 1, 0, []byte("data")) },
-		"commit":           func(ctx context.Context) error { return up.Commit(ctx, 1, remote.Sum{Size: 4}) },
-		"commit if absent": func(ctx context.Context) error { return absent.Commit(ctx, 1, remote.Sum{Size: 4}) },
+		"commit":           func(ctx context.Context) error { return up.Commit(ctx, 1, driver.Sum{Size: 4}) },
+		"commit if absent": func(ctx context.Context) error { return absent.Commit(ctx, 1, driver.Sum{Size: 4}) },
 		"abort":            func(ctx context.Context) error { return up.Abort(ctx) },
 		"GET":              func(ctx context.Context) error { return read(ctx, 0, "") },
 		"GET again":        func(ctx context.Context) error { return read(ctx, 2, `"tag"`) },
@@ -126,8 +126,8 @@ func TestRefusalsAreJudged(t *testing.T) {
 			fault.Exists, fs.ErrExist, "PreconditionFailed", ""},
 		{"PUT if absent,commit if absent", says(409, "ConditionalRequestConflict", "conflict"), failed, nil, "ConditionalRequestConflict: conflict (409", ""},
 		{"commit", says(409, "OperationAborted", "conflict"), failed, nil, "OperationAborted", ""},
-		{"GET,GET again", says(412, "PreconditionFailed", "replaced"), failed, remote.ErrChanged, "replaced while", ""},
-		{"GET", says(416, "InvalidRange", "The requested range is not satisfiable"), failed, remote.ErrRange, "InvalidRange", ""},
+		{"GET,GET again", says(412, "PreconditionFailed", "replaced"), failed, driver.ErrChanged, "replaced while", ""},
+		{"GET", says(416, "InvalidRange", "The requested range is not satisfiable"), failed, driver.ErrRange, "InvalidRange", ""},
 		{"GET", says(403, "InvalidObjectState", "archived"), usage, nil, "InvalidObjectState", "restore"},
 		{"part,commit", says(404, "NoSuchUpload", "The specified upload does not exist."), failed, nil, "NoSuchUpload: The specified upload does not exist (404", ""},
 		{"abort", says(404, "NoSuchUpload", "The specified upload does not exist."), ok, nil, "", ""},
@@ -247,8 +247,8 @@ func TestThrottlingSaysWhenToComeAgain(t *testing.T) {
 		f := newFake(t)
 		d := f.driver(t, nil)
 		f.answer("", answer)
-		err := d.Whole(t.Context(), "k", nil, remote.Options{})
-		var later *remote.Later
+		err := d.Whole(t.Context(), "k", nil, driver.Options{})
+		var later *driver.Later
 		if !errors.As(err, &later) || later.After != 7*time.Second {
 			t.Errorf("%s: %#v", name, err)
 		}
@@ -289,7 +289,7 @@ func TestOneRefusalAmongGrantsIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	d := f.driver(t, nil)
-	put := func() error { return d.Whole(t.Context(), "k", nil, remote.Options{}) }
+	put := func() error { return d.Whole(t.Context(), "k", nil, driver.Options{}) }
 	if err := put(); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 var errNoMore = errors.New("the storage says that there is more, and not where")
@@ -153,10 +153,10 @@ func (d *Driver) delete(ctx context.Context, api *s3.Client, ids []types.ObjectI
 		}
 		switch {
 		case code == "AccessDenied" || code == "InvalidRequest":
-			first = remote.Permanent(first, "may this key delete there, and is the object locked?")
+			first = driver.Permanent(first, "may this key delete there, and is the object locked?")
 		case retried[code] || code == "SlowDown":
 		default:
-			first = remote.Permanent(first, fault.Hint(d.judge(ctx, refusal)))
+			first = driver.Permanent(first, fault.Hint(d.judge(ctx, refusal)))
 		}
 	}
 	if failed > 1 {

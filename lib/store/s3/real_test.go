@@ -25,6 +25,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/servertest"
 )
@@ -38,7 +39,7 @@ func at(d *Driver) (store.Store, string) {
 
 type once struct{ *Driver }
 
-func (o once) Traits() remote.Traits {
+func (o once) Traits() driver.Traits {
 	t := o.Driver.Traits()
 	t.Tries = 1
 	return t
@@ -59,7 +60,7 @@ func bucket(t *testing.T, server string, lock, versions bool, change m) *Driver 
 	t.Helper()
 	settings := maps.Clone(servertest.Get(t, server).Env)
 	maps.Copy(settings, change)
-	d, err := New(t.Context(), strings.ToLower(rand.Text()), &remote.Settings{Get: func(name string) string { return settings[name] }})
+	d, err := New(t.Context(), strings.ToLower(rand.Text()), &driver.Settings{Get: func(name string) string { return settings[name] }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +241,7 @@ func TestDeletingHidesVersionsOrRemovesThem(t *testing.T) {
 			}
 			settings := maps.Clone(servertest.Get(t, server).Env)
 			settings["S3_ENABLE_VERSIONING"] = "enabled"
-			all, err := New(t.Context(), plain.bucket, &remote.Settings{Get: func(name string) string { return settings[name] }})
+			all, err := New(t.Context(), plain.bucket, &driver.Settings{Get: func(name string) string { return settings[name] }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -371,7 +372,7 @@ func TestAnAbsentRealBucketIsFinal(t *testing.T) {
 		for _, region := range []string{fakeRegion, ""} {
 			settings := maps.Clone(servertest.Get(t, server).Env)
 			settings["AWS_REGION"] = region
-			d, err := New(t.Context(), strings.ToLower(rand.Text()), &remote.Settings{Get: func(name string) string { return settings[name] }})
+			d, err := New(t.Context(), strings.ToLower(rand.Text()), &driver.Settings{Get: func(name string) string { return settings[name] }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -450,7 +451,7 @@ func TestLongListingsAreWhole(t *testing.T) {
 			for worker := range 8 {
 				wg.Go(func() {
 					for i := worker; i < len(want); i += 8 {
-						if err := d.Whole(t.Context(), root+want[i], nil, remote.Options{}); err != nil {
+						if err := d.Whole(t.Context(), root+want[i], nil, driver.Options{}); err != nil {
 							t.Error(err)
 							return
 						}
@@ -481,7 +482,7 @@ func TestUnfinishedUploadsAreListed(t *testing.T) {
 		d, _ := real(t, server, nil)
 		_, root := at(d)
 		ctx := t.Context()
-		up, err := d.Begin(ctx, root+"a b", remote.Options{})
+		up, err := d.Begin(ctx, root+"a b", driver.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -515,7 +516,7 @@ func TestUnfinishedUploadsAreListed(t *testing.T) {
 		if found := list(root + "a b"); len(found) != 0 {
 			t.Errorf("%s, aborted: %v", server, found)
 		}
-		if err := up.Commit(ctx, 1, remote.Sum{}); fault.Status(err) != fault.Failed || errors.Is(err, fs.ErrNotExist) {
+		if err := up.Commit(ctx, 1, driver.Sum{}); fault.Status(err) != fault.Failed || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: commit of an aborted upload: %v", server, err)
 		}
 	}
@@ -557,14 +558,14 @@ func TestServersRefuseWhatIsDamaged(t *testing.T) {
 		if err := d.judge(ctx, err); fault.Status(err) != fault.Failed {
 			t.Errorf("%s: put: %v", server, err)
 		}
-		up, err := d.Begin(ctx, root+"k", remote.Options{})
+		up, err := d.Begin(ctx, root+"k", driver.Options{})
 		if err == nil {
 			err = up.Part(ctx, 1, 0, []byte("data"))
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := up.Commit(ctx, 1, remote.Sum{Size: 4, CRC32C: 1}); fault.Status(err) != fault.Failed || !strings.Contains(strings.ToLower(err.Error()), "checksum") {
+		if err := up.Commit(ctx, 1, driver.Sum{Size: 4, CRC32C: 1}); fault.Status(err) != fault.Failed || !strings.Contains(strings.ToLower(err.Error()), "checksum") {
 			t.Errorf("%s: commit with a checksum that is wrong: %v", server, err)
 		}
 		if err := up.Abort(ctx); err != nil {
@@ -585,10 +586,10 @@ func TestOneOfFourWritersInPartsWins(t *testing.T) {
 			s, root := at(d)
 			const writers = 4
 			var contents [writers]string
-			var ups [writers]remote.Upload
+			var ups [writers]driver.Upload
 			for i := range writers {
 				contents[i] = random(smallPart) + "end"
-				up, err := d.Begin(t.Context(), root+"k", remote.Options{IfAbsent: true})
+				up, err := d.Begin(t.Context(), root+"k", driver.Options{IfAbsent: true})
 				if err == nil {
 					err = up.Part(t.Context(), 1, 0, []byte(contents[i][:smallPart]))
 				}
@@ -606,7 +607,7 @@ func TestOneOfFourWritersInPartsWins(t *testing.T) {
 			for i := range writers { // all are ready, and commit at once
 				wg.Go(func() {
 					<-start
-					errs[i] = ups[i].Commit(t.Context(), 2, remote.Sum{Size: int64(len(contents[i])), CRC32C: crc32.Checksum([]byte(contents[i]), castagnoli)})
+					errs[i] = ups[i].Commit(t.Context(), 2, driver.Sum{Size: int64(len(contents[i])), CRC32C: crc32.Checksum([]byte(contents[i]), castagnoli)})
 				})
 			}
 			close(start)

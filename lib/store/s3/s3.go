@@ -36,10 +36,10 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
-// Driver is a remote.Driver and remote.Unfinished for one bucket.
+// Driver is a driver.Driver and driver.Unfinished for one bucket.
 type Driver struct {
 	bucket     string
 	config     config
@@ -54,7 +54,7 @@ type Driver struct {
 
 // New returns the driver of a bucket. No request is sent yet. Bad settings and
 // contradictions are errors of status 64.
-func New(_ context.Context, bucket string, s *remote.Settings) (*Driver, error) {
+func New(_ context.Context, bucket string, s *driver.Settings) (*Driver, error) {
 	c, err := read(s)
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func New(_ context.Context, bucket string, s *remote.Settings) (*Driver, error) 
 func (d *Driver) URL(key string) string { return "s3://" + d.bucket + "/" + key }
 
 // Traits returns the numbers of S3, and those of the settings.
-func (d *Driver) Traits() remote.Traits { return d.config.traits }
+func (d *Driver) Traits() driver.Traits { return d.config.traits }
 
 // sumName is the metadata with the CRC32C of an object that was put whole. The
 // dot keeps it apart from any name that a user may give.
@@ -99,7 +99,7 @@ func text(s string) *string {
 	return &s
 }
 
-func condition(o remote.Options) *string {
+func condition(o driver.Options) *string {
 	if o.IfAbsent {
 		return aws.String("*")
 	}
@@ -115,7 +115,7 @@ func (c *config) lock() (mode string, until *time.Time) {
 }
 
 // Whole puts an object by one request.
-func (d *Driver) Whole(ctx context.Context, key string, data []byte, o remote.Options) error {
+func (d *Driver) Whole(ctx context.Context, key string, data []byte, o driver.Options) error {
 	api, err := d.client(ctx)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ type upload struct {
 }
 
 // Begin begins a multipart upload.
-func (d *Driver) Begin(ctx context.Context, key string, o remote.Options) (remote.Upload, error) {
+func (d *Driver) Begin(ctx context.Context, key string, o driver.Options) (driver.Upload, error) {
 	api, err := d.client(ctx)
 	if err != nil {
 		return nil, err
@@ -208,7 +208,7 @@ func (u *upload) Part(ctx context.Context, n int, _ int64, data []byte) error {
 
 // Commit makes the object. Until a checksum of all is compared the server does
 // not show it, where it keeps one.
-func (u *upload) Commit(ctx context.Context, n int, whole remote.Sum) error {
+func (u *upload) Commit(ctx context.Context, n int, whole driver.Sum) error {
 	parts := make([]types.CompletedPart, n)
 	for i := range parts {
 		parts[i] = u.parts[i+1]
@@ -240,10 +240,10 @@ func (u *upload) Abort(ctx context.Context) error {
 }
 
 // Read gets a range.
-func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, remote.Object, error) {
+func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, driver.Object, error) {
 	api, err := d.client(ctx)
 	if err != nil {
-		return nil, remote.Object{}, err
+		return nil, driver.Object{}, err
 	}
 	c := &d.config.customer
 	answer, err := api.GetObject(ctx, &s3.GetObjectInput{
@@ -252,9 +252,9 @@ func (d *Driver) Read(ctx context.Context, key string, at, n int64, version stri
 	})
 	if err != nil {
 		if describe(err).status == http.StatusPreconditionFailed {
-			return nil, remote.Object{}, remote.ErrChanged
+			return nil, driver.Object{}, driver.ErrChanged
 		}
-		return nil, remote.Object{}, d.judge(ctx, err)
+		return nil, driver.Object{}, d.judge(ctx, err)
 	}
 	size, err := total(answer, at)
 	if err == nil {
@@ -262,7 +262,7 @@ func (d *Driver) Read(ctx context.Context, key string, at, n int64, version stri
 	}
 	if err != nil {
 		answer.Body.Close()
-		return nil, remote.Object{}, err
+		return nil, driver.Object{}, err
 	}
 	o := object(key, size, answer.ETag, answer.LastModified, answer.Metadata)
 	d.md5(&o, answer.ServerSideEncryption)
@@ -278,7 +278,7 @@ func total(answer *s3.GetObjectOutput, at int64) (int64, error) {
 		case raw == nil || raw.StatusCode == http.StatusPartialContent || length == nil:
 			return 0, fmt.Errorf("the storage does not say how much it sends of how much")
 		case at != 0:
-			return 0, remote.Permanent(fmt.Errorf("the storage does not know ranges"), "")
+			return 0, driver.Permanent(fmt.Errorf("the storage does not know ranges"), "")
 		}
 		return *length, nil // all of it
 	}
@@ -291,10 +291,10 @@ func total(answer *s3.GetObjectOutput, at int64) (int64, error) {
 }
 
 // Stat asks for the head of an object.
-func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
+func (d *Driver) Stat(ctx context.Context, key string) (driver.Object, error) {
 	api, err := d.client(ctx)
 	if err != nil {
-		return remote.Object{}, err
+		return driver.Object{}, err
 	}
 	c := &d.config.customer
 	answer, err := api.HeadObject(ctx, &s3.HeadObjectInput{
@@ -302,10 +302,10 @@ func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
 		SSECustomerAlgorithm: c.algorithm, SSECustomerKey: c.key, SSECustomerKeyMD5: c.md5,
 	})
 	if err != nil {
-		return remote.Object{}, d.judge(ctx, err)
+		return driver.Object{}, d.judge(ctx, err)
 	}
 	if err := tagged(answer.ETag); err != nil {
-		return remote.Object{}, err
+		return driver.Object{}, err
 	}
 	o := object(key, aws.ToInt64(answer.ContentLength), answer.ETag, answer.LastModified, answer.Metadata)
 	d.md5(&o, answer.ServerSideEncryption)
@@ -318,8 +318,8 @@ func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
 	return o, nil
 }
 
-func object(key string, size int64, etag *string, modified *time.Time, meta map[string]string) remote.Object {
-	o := remote.Object{Info: store.Info{Key: key, Size: size, ModTime: aws.ToTime(modified), Meta: meta}, Version: aws.ToString(etag)}
+func object(key string, size int64, etag *string, modified *time.Time, meta map[string]string) driver.Object {
+	o := driver.Object{Info: store.Info{Key: key, Size: size, ModTime: aws.ToTime(modified), Meta: meta}, Version: aws.ToString(etag)}
 	if sum, err := strconv.ParseUint(meta[sumName], 16, 32); err == nil {
 		o.CRC32C = aws.Uint32(uint32(sum))
 	}
@@ -330,7 +330,7 @@ func object(key string, size int64, etag *string, modified *time.Time, meta map[
 // md5 takes an ETag for the MD5 that it is on Amazon where the object was put
 // by one request and not encrypted with a key of KMS or the customer's. Other
 // servers have their own ideas.
-func (d *Driver) md5(o *remote.Object, sse types.ServerSideEncryption) {
+func (d *Driver) md5(o *driver.Object, sse types.ServerSideEncryption) {
 	if d.config.isAmazon() && d.config.customer.key == nil && (sse == "" || sse == types.ServerSideEncryptionAes256) {
 		if sum := etagMD5(o.Version); sum != nil {
 			o.MD5 = sum

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/servertest"
 	"walg/lib/store/storetest"
@@ -52,7 +53,7 @@ func backend(server string) storetest.Backend {
 }
 
 func newDriver(settings map[string]string) (*Driver, error) {
-	return New(context.Background(), "walg", &remote.Settings{Get: func(name string) string { return settings[name] }})
+	return New(context.Background(), "walg", &driver.Settings{Get: func(name string) string { return settings[name] }})
 }
 
 func TestMain(m *testing.M) {

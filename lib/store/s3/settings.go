@@ -14,7 +14,7 @@ import (
 	"unicode"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 const (
@@ -61,7 +61,7 @@ type config struct {
 	sourceProtocol string // "" is that of the endpoint
 
 	stall  time.Duration
-	traits remote.Traits
+	traits driver.Traits
 }
 
 // customer is a key for encryption that the server does not keep, as S3 wants
@@ -71,7 +71,7 @@ type customer struct{ algorithm, key, md5 *string }
 func refuse(format string, args ...any) error { return fault.New(fault.Usage, format, args...) }
 
 // read reads and judges all settings.
-func read(s *remote.Settings) (config, error) {
+func read(s *driver.Settings) (config, error) {
 	c := config{
 		endpoint:    s.Text("AWS_ENDPOINT"),
 		region:      s.Text("AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -114,7 +114,7 @@ func read(s *remote.Settings) (config, error) {
 	part := s.Int("S3_MAX_PART_SIZE", defaultPart, leastPart)
 	batch := s.Int("S3_DELETE_BATCH_SIZE", maxBatch, 1)
 	retries := s.Int("S3_MAX_RETRIES", -1, 0)
-	c.traits = remote.Traits{
+	c.traits = driver.Traits{
 		PartSize: part, MaxPart: maxPart, MaxParts: maxParts, Piece: piece, Parallel: parallel, Batch: int(batch), Meta: true,
 		Endpoint: "AWS_ENDPOINT", CA: "WALG_S3_CA_CERT_FILE",
 		Tries:    int(min(retries, 1<<20)) + 1, // 0, the policy's, where it is not set
@@ -239,7 +239,7 @@ const headersSetting = "S3_REQUEST_ADDITIONAL_HEADERS"
 // headers reads the headers to add to each request: a JSON object of strings,
 // or lines "name: value", the simple half of YAML. It is not for Text, because
 // lines have ends.
-func headers(s *remote.Settings) (map[string]string, error) {
+func headers(s *driver.Settings) (map[string]string, error) {
 	text := ""
 	for _, name := range []string{headersSetting, "WALG_" + headersSetting} {
 		if text = strings.TrimSpace(s.Get(name)); text != "" {

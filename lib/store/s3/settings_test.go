@@ -16,6 +16,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 )
 
@@ -40,7 +41,7 @@ func (f *fake) captures(d *Driver) *Driver {
 
 func whole(t *testing.T, d *Driver, data string) {
 	t.Helper()
-	if err := d.Whole(t.Context(), "k", []byte(data), remote.Options{}); err != nil {
+	if err := d.Whole(t.Context(), "k", []byte(data), driver.Options{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -56,12 +57,12 @@ func page(t *testing.T, d *Driver) {
 func inParts(t *testing.T, d *Driver) {
 	t.Helper()
 	ctx := t.Context()
-	up, err := d.Begin(ctx, "k", remote.Options{})
+	up, err := d.Begin(ctx, "k", driver.Options{})
 	for n := 1; err == nil && n <= 2; n++ {
 		err = up.Part(ctx, n, int64(n-1)*4, []byte("data"))
 	}
 	if err == nil {
-		err = up.Commit(ctx, 2, remote.Sum{Size: 8, CRC32C: 0x01020304})
+		err = up.Commit(ctx, 2, driver.Sum{Size: 8, CRC32C: 0x01020304})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -492,19 +493,19 @@ func TestNumbersComeFromTheSettings(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		settings m
-		change   func(*remote.Traits)
+		change   func(*driver.Traits)
 	}{
-		"defaults": {m{}, func(*remote.Traits) {}},
-		"part":     {m{"WALG_S3_MAX_PART_SIZE": "67108864"}, func(t *remote.Traits) { t.PartSize = 64 * mib }},
-		"batch":    {m{"S3_DELETE_BATCH_SIZE": "7"}, func(t *remote.Traits) { t.Batch = 7 }},
-		"tries":    {m{"S3_MAX_RETRIES": "3"}, func(t *remote.Traits) { t.Tries = 4 }},
+		"defaults": {m{}, func(*driver.Traits) {}},
+		"part":     {m{"WALG_S3_MAX_PART_SIZE": "67108864"}, func(t *driver.Traits) { t.PartSize = 64 * mib }},
+		"batch":    {m{"S3_DELETE_BATCH_SIZE": "7"}, func(t *driver.Traits) { t.Batch = 7 }},
+		"tries":    {m{"S3_MAX_RETRIES": "3"}, func(t *driver.Traits) { t.Tries = 4 }},
 		"delays": {m{"S3_MIN_THROTTLING_RETRY_DELAY": "500", "S3_MAX_THROTTLING_RETRY_DELAY": "300000"},
-			func(t *remote.Traits) { t.MinDelay, t.MaxDelay = 500*time.Millisecond, 5*time.Minute }},
-		"no path style": {m{"AWS_S3_FORCE_PATH_STYLE": ""}, func(t *remote.Traits) { t.Endpoint = "AWS_ENDPOINT (or AWS_S3_FORCE_PATH_STYLE)" }},
+			func(t *driver.Traits) { t.MinDelay, t.MaxDelay = 500*time.Millisecond, 5*time.Minute }},
+		"no path style": {m{"AWS_S3_FORCE_PATH_STYLE": ""}, func(t *driver.Traits) { t.Endpoint = "AWS_ENDPOINT (or AWS_S3_FORCE_PATH_STYLE)" }},
 		// Accepted, and nothing follows from them.
-		"no effect": {m{"S3_RANGE_BATCH_ENABLED": "true", "S3_RANGE_MAX_RETRIES": "3", "S3_LOG_LEVEL": "DEVEL", "S3_SKIP_VALIDATION": "false"}, func(*remote.Traits) {}},
+		"no effect": {m{"S3_RANGE_BATCH_ENABLED": "true", "S3_RANGE_MAX_RETRIES": "3", "S3_LOG_LEVEL": "DEVEL", "S3_SKIP_VALIDATION": "false"}, func(*driver.Traits) {}},
 	} {
-		want := remote.Traits{
+		want := driver.Traits{
 			PartSize: 20971520, MaxPart: 5 << 30, MaxParts: 10000, Piece: 8 * mib, Parallel: 4, Batch: 1000, Meta: true,
 			Endpoint: "AWS_ENDPOINT", CA: "WALG_S3_CA_CERT_FILE",
 		}
@@ -602,7 +603,7 @@ func TestAdditionalHeadersAreRead(t *testing.T) {
 		"A: \"b c\"\r\nD: 'http://x/?y'\r\n": {"A": "b c", "D": "http://x/?y"},
 		"  ":                                 {},
 	} {
-		got, err := headers(&remote.Settings{Get: func(name string) string { return m{headersSetting: text}[name] }})
+		got, err := headers(&driver.Settings{Get: func(name string) string { return m{headersSetting: text}[name] }})
 		if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
@@ -613,7 +614,7 @@ func FuzzAdditionalHeaders(f *testing.F) {
 	f.Add(`{"a": "b"}`)
 	f.Add("a: b\nc: 'd'\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		got, err := headers(&remote.Settings{Get: func(name string) string { return m{headersSetting: text}[name] }})
+		got, err := headers(&driver.Settings{Get: func(name string) string { return m{headersSetting: text}[name] }})
 		if err != nil && fault.Status(err) != fault.Usage {
 			t.Errorf("%v", err)
 		}
@@ -653,7 +654,7 @@ func TestAnotherHostServesForTheEndpoint(t *testing.T) {
 			t.Errorf("%s: %d questions", name, n)
 		}
 	}
-	c, err := read(&remote.Settings{Get: func(name string) string { return m{"S3_ENDPOINT_SOURCE": "http://h"}[name] }})
+	c, err := read(&driver.Settings{Get: func(name string) string { return m{"S3_ENDPOINT_SOURCE": "http://h"}[name] }})
 	if got := c.hostPort("h"); err != nil || got != "h:443" {
 		t.Errorf("without S3_ENDPOINT_PORT: %s, %v", got, err)
 	}

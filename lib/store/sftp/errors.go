@@ -11,7 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 var (
@@ -38,14 +38,14 @@ func status(code *sftp.StatusError) error {
 	switch code.FxCode() {
 	case sftp.ErrSSHFxBadMessage:
 		// OpenSSH's words for EINVAL and ENAMETOOLONG.
-		return remote.Permanent(err, "is the name too long? one between slashes may have 217 bytes")
+		return driver.Permanent(err, "is the name too long? one between slashes may have 217 bytes")
 	case sftp.ErrSSHFxOpUnsupported:
-		return remote.Permanent(err, "")
+		return driver.Permanent(err, "")
 	}
 	return err
 }
 
-// judge turns the error of a request into one of remote.Driver.
+// judge turns the error of a request into one of driver.Driver.
 func (c *conn) judge(err error) error {
 	var answer *sftp.StatusError
 	switch {
@@ -54,7 +54,7 @@ func (c *conn) judge(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fs.ErrNotExist
 	case errors.Is(err, fs.ErrPermission):
-		return remote.Permanent(errPermission,
+		return driver.Permanent(errPermission,
 			"the user "+c.user+" may not do that on the server; look at the owners and modes there, at "+endpoint+" and SSH_USERNAME")
 	case errors.As(err, &answer):
 		return status(answer)
@@ -85,7 +85,7 @@ func (c *conn) reason(ctx context.Context, dir string, err error) error {
 // noSubsystem explains why there is no SFTP behind a login that worked.
 func noSubsystem(err error) error {
 	if strings.Contains(err.Error(), "subsystem request failed") {
-		return remote.Permanent(errors.New("the server offers no SFTP to this user"),
+		return driver.Permanent(errors.New("the server offers no SFTP to this user"),
 			"sshd_config wants a line: Subsystem sftp internal-sftp")
 	}
 	return fmt.Errorf("start of SFTP: %w", err)
@@ -104,12 +104,12 @@ func (l *login) refused(err error) error {
 		if l.hosts != nil && strings.Contains(err.Error(), "for host key") {
 			hint = "the server has no key of a type that is known of it; add its new one to " + l.hosts.name()
 		}
-		return remote.Permanent(errors.New(strings.TrimPrefix(algorithms.Error(), "ssh: ")), hint)
+		return driver.Permanent(errors.New(strings.TrimPrefix(algorithms.Error(), "ssh: ")), hint)
 	case strings.Contains(err.Error(), "unable to authenticate"):
-		return remote.Permanent(fmt.Errorf("the server does not let the user %s in", l.user),
+		return driver.Permanent(fmt.Errorf("the server does not let the user %s in", l.user),
 			"tried: "+strings.Join(l.tried, ", ")+"; is SSH_USERNAME right?")
 	case strings.Contains(err.Error(), "Too many authentication failures"):
-		return remote.Permanent(fmt.Errorf("the server does not let the user %s in: too many authentication failures", l.user),
+		return driver.Permanent(fmt.Errorf("the server does not let the user %s in: too many authentication failures", l.user),
 			"tried: "+strings.Join(l.tried, ", ")+"; name one key with SSH_PRIVATE_KEY_PATH")
 	}
 	return err

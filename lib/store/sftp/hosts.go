@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 const systemKnownHosts = "/etc/ssh/ssh_known_hosts"
@@ -26,7 +26,7 @@ type hosts struct {
 
 // newHosts reads the files of known hosts, and returns nil where all hosts are
 // believed.
-func newHosts(home string, s *remote.Settings) (*hosts, error) {
+func newHosts(home string, s *driver.Settings) (*hosts, error) {
 	named := s.Text("SSH_KNOWN_HOSTS")
 	if !s.Bool("SSH_STRICT_HOST_KEY", true) {
 		if named != "" {
@@ -69,18 +69,18 @@ func (h *hosts) check(address string, from net.Addr, key ssh.PublicKey) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &revoked):
-		return remote.Permanent(fmt.Errorf("the key of the server, %s, is revoked by %s:%d", print, revoked.Revoked.Filename, revoked.Revoked.Line),
+		return driver.Permanent(fmt.Errorf("the key of the server, %s, is revoked by %s:%d", print, revoked.Revoked.Filename, revoked.Revoked.Line),
 			"do not trust this server")
 	case errors.As(err, &mismatch) && len(mismatch.Want) > 0:
 		want := mismatch.Want[0]
-		return remote.Permanent(fmt.Errorf("the key of the server has changed: it is %s, and not that of %s:%d", print, want.Filename, want.Line),
+		return driver.Permanent(fmt.Errorf("the key of the server has changed: it is %s, and not that of %s:%d", print, want.Filename, want.Line),
 			"somebody may be posing as the server. If it really has a new key, take the lines of "+host+" out of "+want.Filename+" and add the new one")
 	case errors.As(err, &mismatch):
 		name, port, _ := net.SplitHostPort(address) // it has been dialled
-		return remote.Permanent(fmt.Errorf("the server is not known; its key is %s", print),
+		return driver.Permanent(fmt.Errorf("the server is not known; its key is %s", print),
 			fmt.Sprintf("compare that on the server itself, then add the key to %s: ssh-keyscan -p %s %s", h.name(), port, name))
 	}
-	return remote.Permanent(fmt.Errorf("the certificate of the server: %s", strings.TrimPrefix(err.Error(), "ssh: ")), "look at "+h.name())
+	return driver.Permanent(fmt.Errorf("the certificate of the server: %s", strings.TrimPrefix(err.Error(), "ssh: ")), "look at "+h.name())
 }
 
 // algorithms returns those of the keys that are known of a server, best first.

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 const (
@@ -206,13 +206,13 @@ func (w *walk) follow(ctx context.Context, c *conn, dir, name string) (fs.FileIn
 		return nil, err
 	}
 	if there == "/" || strings.HasPrefix(here+"/", there+"/") {
-		return nil, remote.Permanent(errors.New("symbolic link "+name+" leads back to "+there), "")
+		return nil, driver.Permanent(errors.New("symbolic link "+name+" leads back to "+there), "")
 	}
 	return fi, nil
 }
 
 var (
-	_ remote.Driver     = (*Driver)(nil)
-	_ remote.Releaser   = (*Driver)(nil)
-	_ remote.Unfinished = (*Driver)(nil)
+	_ driver.Driver     = (*Driver)(nil)
+	_ driver.Releaser   = (*Driver)(nil)
+	_ driver.Unfinished = (*Driver)(nil)
 )

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 const defaultPort = "22"
@@ -39,7 +39,7 @@ type login struct {
 
 // newLogin reads the settings. The user and the port of a URL are there where
 // no setting names them; two different ports are a contradiction.
-func newLogin(a Address, s *remote.Settings) (*login, error) {
+func newLogin(a Address, s *driver.Settings) (*login, error) {
 	l := &login{host: a.Host, port: a.Port}
 	if a.Host == "" || strings.ContainsAny(a.Host, " /@?#") {
 		return nil, fault.New(fault.Usage, "%s: want ssh://[user@]host[:port]/path", endpoint)
@@ -74,7 +74,7 @@ func newLogin(a Address, s *remote.Settings) (*login, error) {
 	return l, s.Err()
 }
 
-func (l *login) setPort(s *remote.Settings) error {
+func (l *login) setPort(s *driver.Settings) error {
 	port := s.Text("SSH_PORT")
 	switch {
 	case l.port == "" && port == "":
@@ -94,12 +94,12 @@ func (l *login) setPort(s *remote.Settings) error {
 }
 
 // secrets reads what proves who we are.
-func (l *login) secrets(home string, s *remote.Settings) error {
+func (l *login) secrets(home string, s *driver.Settings) error {
 	name, passphrase := s.Text("SSH_PRIVATE_KEY_PATH"), s.Text("SSH_PRIVATE_KEY_PASSPHRASE")
 	if name != "" {
 		key, err := readKey(name, passphrase)
 		if err != nil {
-			return remote.Permanent(fmt.Errorf("SSH_PRIVATE_KEY_PATH: %w", err), fault.Hint(err))
+			return driver.Permanent(fmt.Errorf("SSH_PRIVATE_KEY_PATH: %w", err), fault.Hint(err))
 		}
 		l.keys = append(l.keys, key)
 		l.tried = append(l.tried, "SSH_PRIVATE_KEY_PATH")
@@ -170,7 +170,7 @@ func (l *login) config(ctx context.Context) (config *ssh.ClientConfig, done func
 		var held []ssh.Signer
 		if held, done, err = askAgent(ctx, l.agent); err != nil && len(l.keys) == 0 {
 			done()
-			return nil, nil, remote.Permanent(fmt.Errorf("agent: %w", err), "is the agent of SSH_AUTH_SOCK alive, and does it hold a key?")
+			return nil, nil, driver.Permanent(fmt.Errorf("agent: %w", err), "is the agent of SSH_AUTH_SOCK alive, and does it hold a key?")
 		}
 		signers = slices.Concat(held, l.keys)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/pkg/sftp"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // handle is a file that is open for one reader of the store: all pieces come
@@ -29,14 +29,14 @@ type handle struct {
 
 // Read opens the file and keeps it open until Release, under a version of its
 // own. It asks for the bytes when they are read.
-func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, remote.Object, error) {
+func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, driver.Object, error) {
 	h, version, err := d.handle(ctx, key, at, version)
 	if err != nil {
-		return nil, remote.Object{}, err
+		return nil, driver.Object{}, err
 	}
 	c, f, err := h.open(ctx, d)
 	if err != nil {
-		return nil, remote.Object{}, err
+		return nil, driver.Object{}, err
 	}
 	o := object(key, h.size, h.modified)
 	o.Version = version
@@ -50,7 +50,7 @@ func (d *Driver) handle(ctx context.Context, key string, at int64, version strin
 		defer d.mu.Unlock()
 		h := d.files[version]
 		if h == nil || h.key != key {
-			return nil, "", remote.ErrChanged
+			return nil, "", driver.ErrChanged
 		}
 		return h, version, nil
 	}
@@ -64,7 +64,7 @@ func (d *Driver) handle(ctx context.Context, key string, at int64, version strin
 	}
 	if at >= h.size {
 		h.close(ctx)
-		return nil, "", remote.ErrRange
+		return nil, "", driver.ErrRange
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -89,13 +89,13 @@ func (h *handle) open(ctx context.Context, d *Driver) (*conn, *sftp.File, error)
 	again := &handle{key: h.key}
 	if err := again.reopen(ctx, d, c); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = remote.ErrChanged
+			err = driver.ErrChanged
 		}
 		return nil, nil, err
 	}
 	if again.size != h.size || !again.modified.Equal(h.modified) {
 		again.close(ctx)
-		return nil, nil, remote.ErrChanged
+		return nil, nil, driver.ErrChanged
 	}
 	h.c, h.file = again.c, again.file
 	return h.c, h.file, nil

@@ -12,7 +12,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/storetest"
 )
 
@@ -76,14 +76,14 @@ func TestReadOfAReplacedFile(t *testing.T) {
 		d.line.fail(errors.New("cut"))
 		body, _, err = d.Read(t.Context(), p.key("k"), 3, 100, o.Version)
 		if name != "same" {
-			if !errors.Is(err, remote.ErrChanged) {
+			if !errors.Is(err, driver.ErrChanged) {
 				t.Errorf("%s: Read = %v", name, err)
 			}
 		} else if got, rerr := io.ReadAll(body); string(got) != "tent" || err != nil || rerr != nil {
 			t.Errorf("%s: read %q, %v, %v", name, got, err, rerr)
 		}
 		d.Release(o.Version)
-		if _, _, err = d.Read(t.Context(), p.key("k"), 0, 1, o.Version); !errors.Is(err, remote.ErrChanged) {
+		if _, _, err = d.Read(t.Context(), p.key("k"), 0, 1, o.Version); !errors.Is(err, driver.ErrChanged) {
 			t.Errorf("Read after Release = %v", err)
 		}
 		d.Release(o.Version)
@@ -96,7 +96,7 @@ func TestReadBehindTheEnd(t *testing.T) {
 	d := p.open(t)
 	must(t, os.WriteFile(p.file("k"), []byte("data"), 0o666))
 	for _, at := range []int64{4, 5} {
-		if _, _, err := d.Read(t.Context(), p.key("k"), at, 1, ""); !errors.Is(err, remote.ErrRange) {
+		if _, _, err := d.Read(t.Context(), p.key("k"), at, 1, ""); !errors.Is(err, driver.ErrRange) {
 			t.Errorf("Read from %d = %v", at, err)
 		}
 	}

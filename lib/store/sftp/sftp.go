@@ -45,7 +45,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 const (
@@ -64,7 +64,7 @@ type Address struct {
 	Root             string // the directory of the prefix, absolute; "/" has all
 }
 
-// Driver is a remote.Driver, with remote.Releaser and remote.Unfinished. The
+// Driver is a driver.Driver, with driver.Releaser and driver.Unfinished. The
 // name of an object is its path on the server without the first slash.
 type Driver struct {
 	login *login
@@ -81,7 +81,7 @@ type Driver struct {
 }
 
 // New reads the settings and the files that they name. It does not connect.
-func New(_ context.Context, a Address, s *remote.Settings) (*Driver, error) {
+func New(_ context.Context, a Address, s *driver.Settings) (*Driver, error) {
 	l, err := newLogin(a, s)
 	if err != nil {
 		return nil, err
@@ -98,8 +98,8 @@ func New(_ context.Context, a Address, s *remote.Settings) (*Driver, error) {
 
 // Traits are those of OpenSSH: a request moves 32 KiB, and 2 MiB may be on
 // their way.
-func (d *Driver) Traits() remote.Traits {
-	return remote.Traits{PartSize: partSize, Piece: partSize, Parallel: parallel, Batch: batch, Endpoint: endpoint}
+func (d *Driver) Traits() driver.Traits {
+	return driver.Traits{PartSize: partSize, Piece: partSize, Parallel: parallel, Batch: batch, Endpoint: endpoint}
 }
 
 // URL returns ssh://, host, port where it is not the usual one, and path.
@@ -114,20 +114,20 @@ func (d *Driver) URL(key string) string {
 }
 
 // Stat returns size and time of a file.
-func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
+func (d *Driver) Stat(ctx context.Context, key string) (driver.Object, error) {
 	c, err := d.conn(ctx)
 	if err != nil {
-		return remote.Object{}, err
+		return driver.Object{}, err
 	}
 	fi, err := d.look(ctx, c, key)
 	if err != nil {
-		return remote.Object{}, err
+		return driver.Object{}, err
 	}
 	return object(key, fi.Size(), fi.ModTime()), nil
 }
 
-func object(key string, size int64, modified time.Time) remote.Object {
-	return remote.Object{Info: store.Info{Key: key, Size: size, ModTime: modified}}
+func object(key string, size int64, modified time.Time) driver.Object {
+	return driver.Object{Info: store.Info{Key: key, Size: size, ModTime: modified}}
 }
 
 // look finds the regular file of an object.
@@ -137,7 +137,7 @@ func (d *Driver) look(ctx context.Context, c *conn, key string) (fs.FileInfo, er
 	case err == nil && fi.IsDir():
 		err = fs.ErrNotExist // no object of its own
 	case err == nil && !fi.Mode().IsRegular():
-		err = remote.Permanent(errors.New("not a regular file"), "")
+		err = driver.Permanent(errors.New("not a regular file"), "")
 	}
 	return fi, d.absent(ctx, c, err)
 }
@@ -160,10 +160,10 @@ func (d *Driver) present(ctx context.Context, c *conn) error {
 	fi, err := c.stat(ctx, d.root)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return remote.Permanent(fmt.Errorf("no directory %s on the server", d.root),
+		return driver.Permanent(fmt.Errorf("no directory %s on the server", d.root),
 			"is the disk mounted there? "+endpoint+" must name an existing directory; it is never created")
 	case err == nil && !fi.IsDir():
-		return remote.Permanent(fmt.Errorf("%s is not a directory on the server", d.root), endpoint+" must name one")
+		return driver.Permanent(fmt.Errorf("%s is not a directory on the server", d.root), endpoint+" must name one")
 	}
 	return err
 }
@@ -318,7 +318,7 @@ func (c *conn) syncDir(ctx context.Context, dir string) error {
 // Whole makes an object by one attempt at an upload. Where the answer to the
 // last request does not come, nobody else knows the name of the temporary file:
 // so it is asked once, on a new connection, what has become of it.
-func (d *Driver) Whole(ctx context.Context, key string, data []byte, o remote.Options) error {
+func (d *Driver) Whole(ctx context.Context, key string, data []byte, o driver.Options) error {
 	u, err := d.begin(ctx, key, o)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/servertest"
 	"walg/lib/store/storetest"
@@ -86,8 +87,8 @@ func (p place) with(settings ...string) place {
 	return p
 }
 
-func (p place) settings() *remote.Settings {
-	return &remote.Settings{Get: func(name string) string { return p.Env[name] }}
+func (p place) settings() *driver.Settings {
+	return &driver.Settings{Get: func(name string) string { return p.Env[name] }}
 }
 
 func (p place) driver(ctx context.Context) (*Driver, error) {

@@ -19,7 +19,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 const (
@@ -61,7 +61,7 @@ type piece struct {
 }
 
 // Begin creates the temporary file.
-func (d *Driver) Begin(ctx context.Context, key string, o remote.Options) (remote.Upload, error) {
+func (d *Driver) Begin(ctx context.Context, key string, o driver.Options) (driver.Upload, error) {
 	u, err := d.begin(ctx, key, o)
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (d *Driver) Begin(ctx context.Context, key string, o remote.Options) (remot
 	return u, nil
 }
 
-func (d *Driver) begin(ctx context.Context, key string, o remote.Options) (_ *upload, err error) {
+func (d *Driver) begin(ctx context.Context, key string, o driver.Options) (_ *upload, err error) {
 	c, err := d.conn(ctx)
 	if err != nil {
 		return nil, err
@@ -214,7 +214,7 @@ func (u *upload) sync(ctx context.Context) error {
 }
 
 // Commit gives the file its name.
-func (u *upload) Commit(ctx context.Context, _ int, whole remote.Sum) error {
+func (u *upload) Commit(ctx context.Context, _ int, whole driver.Sum) error {
 	return u.commit(ctx, whole.Size)
 }
 
@@ -315,7 +315,7 @@ func (u *upload) land(ctx context.Context, c *conn) error {
 		return taken
 	}
 	if _, ok := c.sftp.HasExtension(extRename); !ok {
-		return remote.Permanent(err, "the server cannot replace an object (it has no "+extRename+")")
+		return driver.Permanent(err, "the server cannot replace an object (it has no "+extRename+")")
 	}
 	return err
 }

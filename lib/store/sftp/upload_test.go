@@ -15,6 +15,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/storetest"
 	"walg/lib/store/wire"
@@ -76,12 +77,12 @@ func TestCommitWhoseAnswerIsLost(t *testing.T) {
 		x, q := p.newProxy(t)
 		d := q.open(t)
 		must(t, os.WriteFile(p.file("other"), []byte("old"), 0o666))
-		u, err := d.Begin(t.Context(), p.key("k"), remote.Options{IfAbsent: absent})
+		u, err := d.Begin(t.Context(), p.key("k"), driver.Options{IfAbsent: absent})
 		must(t, err)
 		must(t, u.Part(t.Context(), 1, 0, []byte("first ")))
 		must(t, u.Part(t.Context(), 2, 6, []byte("second")))
 		x.after(nil, once(func() bool { _, err := os.Lstat(p.file("k")); return err == nil }))
-		whole := remote.Sum{Size: 12}
+		whole := driver.Sum{Size: 12}
 		wantError(t, u.Commit(t.Context(), 2, whole), fault.Failed, "the connection was lost", "")
 		if x.wasCut() != 1 {
 			t.Error("nothing was cut")
@@ -97,7 +98,7 @@ func TestCommitThatLostIsToldSo(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	x, q := p.newProxy(t)
-	u, err := q.open(t).begin(t.Context(), p.key("k"), remote.Options{IfAbsent: true})
+	u, err := q.open(t).begin(t.Context(), p.key("k"), driver.Options{IfAbsent: true})
 	must(t, err)
 	must(t, u.Part(t.Context(), 1, 0, []byte("mine")))
 	other := func(int) bool {
@@ -109,12 +110,12 @@ func TestCommitThatLostIsToldSo(t *testing.T) {
 		return false
 	}
 	x.after(other, nil)
-	if err := u.Commit(t.Context(), 1, remote.Sum{Size: 4}); !errors.Is(err, fs.ErrExist) {
+	if err := u.Commit(t.Context(), 1, driver.Sum{Size: 4}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Commit = %v", err)
 	}
 	// As after an answer that was lost.
 	u.landing = true
-	if err := u.Commit(t.Context(), 1, remote.Sum{Size: 4}); !errors.Is(err, fs.ErrExist) {
+	if err := u.Commit(t.Context(), 1, driver.Sum{Size: 4}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Commit again = %v", err)
 	}
 	must(t, u.Abort(t.Context()))
@@ -172,7 +173,7 @@ func TestServerThatLostAPart(t *testing.T) {
 		"short": func(temp string) error { return os.Truncate(temp, 1) },
 		"gone":  os.Remove,
 	} {
-		u, err := p.open(t).begin(t.Context(), p.key(name), remote.Options{})
+		u, err := p.open(t).begin(t.Context(), p.key(name), driver.Options{})
 		must(t, err)
 		must(t, u.Part(t.Context(), 1, 0, []byte("data")))
 		u.c.fail(errors.New("power cut"))
@@ -182,11 +183,11 @@ func TestServerThatLostAPart(t *testing.T) {
 			words = "the temporary file is gone"
 		}
 		wantError(t, u.Part(t.Context(), 2, 4, []byte("more")), fault.Failed, words, "")
-		wantError(t, u.Commit(t.Context(), 2, remote.Sum{Size: 8}), fault.Failed, words, "")
+		wantError(t, u.Commit(t.Context(), 2, driver.Sum{Size: 8}), fault.Failed, words, "")
 		must(t, u.Abort(t.Context()))
 	}
 	// What is durable is not read back, and nothing that is whole is refused.
-	u, err := p.open(t).begin(t.Context(), p.key("k"), remote.Options{})
+	u, err := p.open(t).begin(t.Context(), p.key("k"), driver.Options{})
 	must(t, err)
 	must(t, u.Part(t.Context(), 1, 0, []byte("data")))
 	u.mu.Lock()
@@ -197,7 +198,7 @@ func TestServerThatLostAPart(t *testing.T) {
 	}
 	must(t, u.Part(t.Context(), 2, 4, []byte("more")))
 	u.c.fail(errors.New("cut"))
-	must(t, u.Commit(t.Context(), 2, remote.Sum{Size: 8}))
+	must(t, u.Commit(t.Context(), 2, driver.Sum{Size: 8}))
 	if got, err := os.ReadFile(p.file("k")); string(got) != "datamore" {
 		t.Errorf("the object is %q, %v", got, err)
 	}
@@ -206,10 +207,10 @@ func TestServerThatLostAPart(t *testing.T) {
 func TestCommitChecksTheSize(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	u, err := p.open(t).Begin(t.Context(), p.key("k"), remote.Options{})
+	u, err := p.open(t).Begin(t.Context(), p.key("k"), driver.Options{})
 	must(t, err)
 	must(t, u.Part(t.Context(), 1, 0, []byte("data")))
-	wantError(t, u.Commit(t.Context(), 1, remote.Sum{Size: 5}), fault.Data, "the server has 4 bytes of 5", "")
+	wantError(t, u.Commit(t.Context(), 1, driver.Sum{Size: 5}), fault.Data, "the server has 4 bytes of 5", "")
 	must(t, u.Abort(t.Context()))
 	p.wantTree(t)
 }
@@ -218,7 +219,7 @@ func TestAbortOnANewConnection(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	d := p.open(t)
-	up, err := d.Begin(t.Context(), p.key("a/b/k"), remote.Options{})
+	up, err := d.Begin(t.Context(), p.key("a/b/k"), driver.Options{})
 	must(t, err)
 	must(t, up.Part(t.Context(), 1, 0, []byte("data")))
 	d.line.fail(errors.New("cut"))
@@ -269,10 +270,10 @@ func TestModes(t *testing.T) {
 	c := d.line
 	must(t, c.sftp.Chmod(p.file("a/b"), 0o777))
 	must(t, c.limitMode(t.Context(), p.file("a/b")))
-	u, err := d.begin(t.Context(), p.key("a/l"), remote.Options{})
+	u, err := d.begin(t.Context(), p.key("a/l"), driver.Options{})
 	must(t, err)
 	must(t, u.file.Chmod(0o666))
-	must(t, u.Commit(t.Context(), 0, remote.Sum{}))
+	must(t, u.Commit(t.Context(), 0, driver.Sum{}))
 	for name, want := range map[string]os.FileMode{"a": 0o755, "a/b": 0o755, "a/b/k": 0o644, "a/l": 0o644} {
 		if fi, err := os.Stat(p.file(name)); err != nil || fi.Mode().Perm() != want {
 			t.Errorf("%s has mode %v, %v", name, fi.Mode(), err)
@@ -335,7 +336,7 @@ func TestStalledRequests(t *testing.T) {
 	if must(t, stat()); idle != d.line {
 		t.Error("a connection on which nothing was waited for was closed")
 	}
-	u, err := d.begin(t.Context(), p.key("l"), remote.Options{})
+	u, err := d.begin(t.Context(), p.key("l"), driver.Options{})
 	must(t, err)
 	for _, test := range []struct {
 		op string
@@ -365,7 +366,7 @@ func TestStalledRequests(t *testing.T) {
 		x.thaw()
 	}
 	must(t, u.Part(t.Context(), 1, 0, part))
-	must(t, u.Commit(t.Context(), 1, remote.Sum{Size: 8 * mib}))
+	must(t, u.Commit(t.Context(), 1, driver.Sum{Size: 8 * mib}))
 	p.wantTree(t, "k", "l")
 }
 
@@ -408,7 +409,7 @@ func TestCancelledPutKeepsTheConnection(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	d := p.open(t)
-	u, err := d.begin(t.Context(), p.key("k"), remote.Options{})
+	u, err := d.begin(t.Context(), p.key("k"), driver.Options{})
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // throughHTTP is what headers look like on the other side.
@@ -71,7 +71,7 @@ func TestTheServerKeepsMetadata(t *testing.T) {
 	t.Parallel()
 	d, root := real(t, "swift", nil)
 	for _, meta := range oddMeta {
-		if err := d.Whole(t.Context(), root+"k", nil, remote.Options{Meta: meta}); err != nil {
+		if err := d.Whole(t.Context(), root+"k", nil, driver.Options{Meta: meta}); err != nil {
 			t.Fatal(err)
 		}
 		o, err := d.Stat(t.Context(), root+"k")

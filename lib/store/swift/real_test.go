@@ -26,13 +26,14 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/servertest"
 	"walg/lib/store/storetest"
 )
 
 // large puts an object of so many parts of five bytes.
-func large(ctx context.Context, d *Driver, key string, parts int, o remote.Options) ([]byte, error) {
+func large(ctx context.Context, d *Driver, key string, parts int, o driver.Options) ([]byte, error) {
 	up, err := d.Begin(ctx, key, o)
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func large(ctx context.Context, d *Driver, key string, parts int, o remote.Optio
 		}
 		all = append(all, data...)
 	}
-	err = up.Commit(ctx, parts, remote.Sum{Size: int64(len(all)), CRC32C: crc32.Checksum(all, castagnoli)})
+	err = up.Commit(ctx, parts, driver.Sum{Size: int64(len(all)), CRC32C: crc32.Checksum(all, castagnoli)})
 	if err != nil {
 		return nil, errors.Join(err, up.Abort(ctx))
 	}
@@ -54,14 +55,14 @@ func large(ctx context.Context, d *Driver, key string, parts int, o remote.Optio
 
 func mustLarge(t *testing.T, d *Driver, key string, parts int) []byte {
 	t.Helper()
-	all, err := large(t.Context(), d, key, parts, remote.Options{Meta: map[string]string{"walg-put": key}})
+	all, err := large(t.Context(), d, key, parts, driver.Options{Meta: map[string]string{"walg-put": key}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return all
 }
 
-func read(t *testing.T, d *Driver, key string, at, n int64) (string, remote.Object) {
+func read(t *testing.T, d *Driver, key string, at, n int64) (string, driver.Object) {
 	t.Helper()
 	body, o, err := d.Read(t.Context(), key, at, n, "")
 	if err != nil {
@@ -165,10 +166,10 @@ func TestReplacingALargeObjectRemovesItsParts(t *testing.T) {
 		if got, _ := read(t, d, key, 0, 100); got != string(want) || slices.ContainsFunc(now, func(s string) bool { return slices.Contains(old, s) }) {
 			t.Errorf("read %q; of %q there is %q", got, old, now)
 		}
-		if _, _, err := d.Read(t.Context(), key, 1, 1, o.Version); !errors.Is(err, remote.ErrChanged) {
+		if _, _, err := d.Read(t.Context(), key, 1, 1, o.Version); !errors.Is(err, driver.ErrChanged) {
 			t.Errorf("read of the old object: %v", err)
 		}
-		if err := d.Whole(t.Context(), key, []byte("small"), remote.Options{}); err != nil {
+		if err := d.Whole(t.Context(), key, []byte("small"), driver.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		if got, _ := read(t, d, key, 0, 100); got != "small" || len(segments(t, d, root)) != 0 {
@@ -183,7 +184,7 @@ func TestACommitThatIsRepeatedKeepsItsParts(t *testing.T) {
 	d, root := real(t, "swift", nil)
 	lost := &losing{next: d.c.Transport, what: "PUT", path: "/walg/" + root}
 	d.c.Transport = lost
-	for _, o := range []remote.Options{{}, {IfAbsent: true}} {
+	for _, o := range []driver.Options{{}, {IfAbsent: true}} {
 		o.Meta = map[string]string{"walg-put": "it"}
 		key := root + fmt.Sprint("if absent ", o.IfAbsent)
 		up, err := d.Begin(t.Context(), key, o)
@@ -194,10 +195,10 @@ func TestACommitThatIsRepeatedKeepsItsParts(t *testing.T) {
 			t.Fatal(err)
 		}
 		lost.times.Store(1)
-		if err := up.Commit(t.Context(), 1, remote.Sum{Size: 7}); err == nil || fault.Status(err) != fault.Failed {
+		if err := up.Commit(t.Context(), 1, driver.Sum{Size: 7}); err == nil || fault.Status(err) != fault.Failed {
 			t.Errorf("first commit: %v", err)
 		}
-		err = up.Commit(t.Context(), 1, remote.Sum{Size: 7})
+		err = up.Commit(t.Context(), 1, driver.Sum{Size: 7})
 		if o.IfAbsent != errors.Is(err, fs.ErrExist) || !o.IfAbsent && err != nil {
 			t.Errorf("second commit: %v", err)
 		}
@@ -246,7 +247,7 @@ func (b bending) RoundTrip(req *http.Request) (*http.Response, error) {
 func TestTheServerChecksWhatArrives(t *testing.T) {
 	t.Parallel()
 	d, root := real(t, "swift", nil)
-	up, err := d.Begin(t.Context(), root+"large", remote.Options{})
+	up, err := d.Begin(t.Context(), root+"large", driver.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +256,7 @@ func TestTheServerChecksWhatArrives(t *testing.T) {
 	bent.c.Transport = bending{straight}
 	up.(*upload).d = bent
 	for what, err := range map[string]error{
-		"object": bent.Whole(t.Context(), root+"k", []byte("content"), remote.Options{}),
+		"object": bent.Whole(t.Context(), root+"k", []byte("content"), driver.Options{}),
 		"part":   up.Part(t.Context(), 1, 0, []byte("content")),
 	} {
 		if err == nil || fault.Status(err) != fault.Failed || !strings.Contains(err.Error(), "422") {
@@ -271,11 +272,11 @@ func TestTheServerChecksWhatArrives(t *testing.T) {
 	if err := d.put(t.Context(), d.segments, name, nil, api.Headers{}, []byte("CONTENT")); err != nil {
 		t.Fatal(err)
 	}
-	if err := up.Commit(t.Context(), 1, remote.Sum{Size: 7}); err == nil || fault.Status(err) != fault.Failed || !strings.Contains(err.Error(), "Etag Mismatch") {
+	if err := up.Commit(t.Context(), 1, driver.Sum{Size: 7}); err == nil || fault.Status(err) != fault.Failed || !strings.Contains(err.Error(), "Etag Mismatch") {
 		t.Errorf("commit of a changed part: %v", err)
 	}
 	for _, n := range []int{1, 2} {
-		if err := up.Commit(t.Context(), n, remote.Sum{Size: 6}); err == nil {
+		if err := up.Commit(t.Context(), n, driver.Sum{Size: 6}); err == nil {
 			t.Errorf("commit of %d parts, 6 bytes, which are one of 7", n)
 		}
 	}
@@ -328,7 +329,7 @@ func TestIfAbsentOfLargeObjects(t *testing.T) {
 	var group sync.WaitGroup
 	for w := range writers {
 		group.Go(func() {
-			_, err := large(t.Context(), d, root+"k", w+1, remote.Options{IfAbsent: true, Meta: map[string]string{"walg-put": fmt.Sprint(w)}})
+			_, err := large(t.Context(), d, root+"k", w+1, driver.Options{IfAbsent: true, Meta: map[string]string{"walg-put": fmt.Sprint(w)}})
 			switch {
 			case err == nil:
 				won.Add(1)
@@ -342,7 +343,7 @@ func TestIfAbsentOfLargeObjects(t *testing.T) {
 	if won.Load() == 0 || len(got) != int(o.Size) || len(got)%5 != 0 {
 		t.Errorf("%d won; read %q of %d", won.Load(), got, o.Size)
 	}
-	if _, err := large(t.Context(), d, root+"k", 3, remote.Options{IfAbsent: true}); !errors.Is(err, fs.ErrExist) {
+	if _, err := large(t.Context(), d, root+"k", 3, driver.Options{IfAbsent: true}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("later: %v", err)
 	}
 }
@@ -353,7 +354,7 @@ func TestUnfinishedUploads(t *testing.T) {
 	d.ability.Store(&ability{bulk: true, segments: 2})
 	want := mustLarge(t, d, root+"b", 3)
 	for _, key := range []string{"a", "b", "b c"} {
-		up, err := d.Begin(t.Context(), root+key, remote.Options{})
+		up, err := d.Begin(t.Context(), root+key, driver.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -439,7 +440,7 @@ func TestTheStockClientAgrees(t *testing.T) {
 		return len(page)
 	}
 	before := theirs()
-	if err := d.Whole(t.Context(), root+"static", []byte("x"), remote.Options{}); err != nil {
+	if err := d.Whole(t.Context(), root+"static", []byte("x"), driver.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if n := before - theirs(); n != 3 {
@@ -468,9 +469,9 @@ func TestWrongPasswordAndMissingContainer(t *testing.T) {
 	_, stat := d.Stat(t.Context(), "k")
 	_, _, got := d.Read(t.Context(), "k", 0, 1, "")
 	_, _, list := d.Page(t.Context(), "", "")
-	_, begin := d.Begin(t.Context(), "k", remote.Options{})
+	_, begin := d.Begin(t.Context(), "k", driver.Options{})
 	for op, err := range map[string]error{"stat": stat, "read": got, "list": list, "begin": begin,
-		"put":    d.Whole(t.Context(), "k", []byte("x"), remote.Options{IfAbsent: true}),
+		"put":    d.Whole(t.Context(), "k", []byte("x"), driver.Options{IfAbsent: true}),
 		"delete": d.Delete(t.Context(), []string{"k"})} {
 		if fault.Status(err) != fault.Usage || !strings.Contains(fault.Hint(err), "WALG_SWIFT_PREFIX") {
 			t.Errorf("%s: %v, hint %q", op, err, fault.Hint(err))
@@ -576,7 +577,7 @@ func TestVersion3ApplicationCredential(t *testing.T) {
 		maps.Copy(settings, change)
 		settings["OS_APPLICATION_CREDENTIAL_SECRET"] = made.Credential.Secret
 		d, root := real(t, "swift-v3", settings)
-		if err := d.Whole(t.Context(), root+"k", []byte("x"), remote.Options{}); err != nil {
+		if err := d.Whole(t.Context(), root+"k", []byte("x"), driver.Options{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := d.Delete(t.Context(), []string{root + "k"}); err != nil {

@@ -20,7 +20,7 @@ import (
 	api "github.com/ncw/swift/v2"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // request is one request; the account is that of the settings.
@@ -57,7 +57,7 @@ func (d *Driver) reply(ctx context.Context, r request, into any) (*http.Response
 			var syntax *json.SyntaxError
 			cut := errors.As(err, &syntax) && syntax.Offset == int64(len(said))
 			if err = fmt.Errorf("the answer is no JSON: %w", err); !cut { // what was cut may come whole
-				err = remote.Permanent(err, "")
+				err = driver.Permanent(err, "")
 			}
 		}
 	}
@@ -105,7 +105,7 @@ func (d *Driver) do(ctx context.Context, r request) (*http.Response, error) {
 		said := &answer{status, text}
 		switch {
 		case status == http.StatusPreconditionFailed && r.header["If-None-Match"] == "" && r.header["If-Match"] == "":
-			return nil, remote.Permanent(said, "")
+			return nil, driver.Permanent(said, "")
 		case status == http.StatusBadRequest && strings.Contains(text, "Errors:"):
 			return nil, said // a part that a manifest names could not be looked at
 		}
@@ -136,7 +136,7 @@ func (d *Driver) session(ctx context.Context) (string, int, error) {
 	defer d.unlock()
 	if !d.c.Authenticated() {
 		if !d.login {
-			return "", 0, remote.Permanent(errors.New("the token has expired"), "OS_AUTH_TOKEN needs a new one, or OS_AUTH_URL and so on a user's name")
+			return "", 0, driver.Permanent(errors.New("the token has expired"), "OS_AUTH_TOKEN needs a new one, or OS_AUTH_URL and so on a user's name")
 		}
 		if err := d.c.Authenticate(ctx); err != nil {
 			return "", 0, authError(err)
@@ -179,14 +179,14 @@ func authError(err error) error {
 	who := "are OS_USERNAME and OS_PASSWORD right (and OS_PROJECT_NAME and OS_USER_DOMAIN_NAME, if there are projects)?"
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusBadRequest:
-		return remote.Permanent(fmt.Errorf("log in: %s", text), who)
+		return driver.Permanent(fmt.Errorf("log in: %s", text), who)
 	case status != 0:
-		if err := remote.Judge(fmt.Errorf("log in: %s", text), status, nil, ""); !errors.Is(err, fs.ErrNotExist) {
+		if err := driver.Judge(fmt.Errorf("log in: %s", text), status, nil, ""); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return remote.Permanent(fmt.Errorf("log in: %s", text), "is OS_AUTH_URL right?")
+		return driver.Permanent(fmt.Errorf("log in: %s", text), "is OS_AUTH_URL right?")
 	case text != "": // the library's own: the catalogue has no such storage
-		return remote.Permanent(fmt.Errorf("log in: the answer names no object storage"),
+		return driver.Permanent(fmt.Errorf("log in: the answer names no object storage"),
 			"are OS_REGION_NAME, OS_ENDPOINT_TYPE and OS_PROJECT_NAME right?")
 	}
 	return fmt.Errorf("log in: %w", bare(err))
@@ -247,17 +247,17 @@ func bare(err error) error {
 func (d *Driver) judge(err error, status int, header http.Header) error {
 	switch status {
 	case http.StatusUnauthorized:
-		return remote.Permanent(err, "are OS_USERNAME and OS_PASSWORD, or OS_AUTH_TOKEN, right, and those of the owner of "+d.container+"?")
+		return driver.Permanent(err, "are OS_USERNAME and OS_PASSWORD, or OS_AUTH_TOKEN, right, and those of the owner of "+d.container+"?")
 	case http.StatusForbidden:
-		return remote.Permanent(err, "may the user of OS_USERNAME read and write "+d.container+" and "+d.segments+" (WALG_SWIFT_PREFIX)?")
+		return driver.Permanent(err, "may the user of OS_USERNAME read and write "+d.container+" and "+d.segments+" (WALG_SWIFT_PREFIX)?")
 	case http.StatusRequestEntityTooLarge:
-		return remote.Permanent(err, "the object is too large for the server, or the account or container is over its quota")
+		return driver.Permanent(err, "the object is too large for the server, or the account or container is over its quota")
 	case http.StatusConflict, // its clock, or a part that is missing at the moment
 		http.StatusUnprocessableEntity, // what arrived is not what was sent
 		498, 499:                       // too many requests; the connection broke
 		return err
 	}
-	return remote.Judge(err, status, header, "")
+	return driver.Judge(err, status, header, "")
 }
 
 // absent finds out whether it is the container that an object was not found
@@ -301,7 +301,7 @@ func (d *Driver) noContainer(said error) error {
 	if errors.As(said, &a) {
 		err = &answer{a.status, fmt.Sprintf("no container %s: %s", d.container, a.text)}
 	}
-	return remote.Permanent(err, "is WALG_SWIFT_PREFIX right? The container must exist: it is never made")
+	return driver.Permanent(err, "is WALG_SWIFT_PREFIX right? The container must exist: it is never made")
 }
 
 // ability is what the server can do.

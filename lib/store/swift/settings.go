@@ -15,7 +15,7 @@ import (
 	api "github.com/ncw/swift/v2"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/wire"
 )
 
@@ -24,7 +24,7 @@ const never = 1000 * time.Hour
 
 // New returns the driver of a container. It reads the settings of OpenStack's
 // own tools, and does no request: the first one that needs a token logs in.
-func New(_ context.Context, container string, s *remote.Settings) (*Driver, error) {
+func New(_ context.Context, container string, s *driver.Settings) (*Driver, error) {
 	r := &reader{s: s}
 	c := &api.Connection{
 		AuthUrl:                     r.one("OS_AUTH_URL", "ST_AUTH"),
@@ -72,7 +72,7 @@ func New(_ context.Context, container string, s *remote.Settings) (*Driver, erro
 
 // reader reads settings that have several names.
 type reader struct {
-	s   *remote.Settings
+	s   *driver.Settings
 	err error
 }
 
@@ -216,5 +216,5 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if u, err := resp.Location(); err == nil {
 		to = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 	}
-	return nil, remote.Permanent(fmt.Errorf("%s, to %s", resp.Status, to), "is OS_AUTH_URL right?")
+	return nil, driver.Permanent(fmt.Errorf("%s, to %s", resp.Status, to), "is OS_AUTH_URL right?")
 }

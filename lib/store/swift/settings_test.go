@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 func TestVersion1(t *testing.T) {
@@ -240,7 +240,7 @@ func TestAnExpiredTokenIsReplaced(t *testing.T) {
 		}
 		w.WriteHeader(http.StatusCreated)
 	}
-	if err := d.Whole(t.Context(), "k", []byte("content"), remote.Options{}); err != nil {
+	if err := d.Whole(t.Context(), "k", []byte("content"), driver.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if s := f.request(t, "PUT /walg/k"); s.body != "content" || len(f.seen) != 4 {
@@ -248,7 +248,7 @@ func TestAnExpiredTokenIsReplaced(t *testing.T) {
 	}
 	// A second refusal is the last word.
 	f.answer("PUT /walg/k", 401, "<html><h1>Unauthorized</h1><p>This server could not verify you.</p></html>")
-	err := d.Whole(t.Context(), "k", nil, remote.Options{})
+	err := d.Whole(t.Context(), "k", nil, driver.Options{})
 	if fault.Status(err) != fault.Usage || !strings.Contains(fault.Hint(err), "OS_PASSWORD") {
 		t.Errorf("%v, hint %q", err, fault.Hint(err))
 	}

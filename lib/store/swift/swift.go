@@ -58,7 +58,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // Scheme begins the URLs of this store.
@@ -78,7 +78,7 @@ const (
 	maxReply  = 32 * mib
 )
 
-// Driver is a remote.Driver.
+// Driver is a driver.Driver.
 type Driver struct {
 	container string
 	segments  string // the container of parts
@@ -96,8 +96,8 @@ type Driver struct {
 }
 
 // Traits returns the numbers of this storage.
-func (d *Driver) Traits() remote.Traits {
-	return remote.Traits{
+func (d *Driver) Traits() driver.Traits {
+	return driver.Traits{
 		PartSize: d.partSize, MaxPart: maxPart, MaxParts: maxParts, Piece: piece, Parallel: parallel,
 		Batch: batch, Meta: true, Endpoint: "OS_AUTH_URL", CA: "OS_CACERT",
 	}
@@ -117,26 +117,26 @@ func (d *Driver) head(ctx context.Context, key string) (*http.Response, error) {
 }
 
 // Stat asks for an object.
-func (d *Driver) Stat(ctx context.Context, key string) (remote.Object, error) {
+func (d *Driver) Stat(ctx context.Context, key string) (driver.Object, error) {
 	resp, err := d.head(ctx, key)
 	if err != nil {
-		return remote.Object{}, err
+		return driver.Object{}, err
 	}
 	return describe(key, resp, resp.ContentLength)
 }
 
 // Read asks for a range of an object.
-func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, remote.Object, error) {
+func (d *Driver) Read(ctx context.Context, key string, at, n int64, version string) (io.ReadCloser, driver.Object, error) {
 	header := api.Headers{"Range": fmt.Sprintf("bytes=%d-%d", at, at+n-1)}
 	if version != "" {
 		header["If-Match"] = `"` + version + `"`
 	}
 	resp, err := d.do(ctx, request{method: "GET", container: d.container, object: key, header: header})
 	if errors.Is(err, fs.ErrExist) { // 412: only If-Match was asked
-		err = fmt.Errorf("%w: %s", remote.ErrChanged, err)
+		err = fmt.Errorf("%w: %s", driver.ErrChanged, err)
 	}
 	if err = d.absent(ctx, err); err != nil {
-		return nil, remote.Object{}, err
+		return nil, driver.Object{}, err
 	}
 	size := resp.ContentLength
 	if resp.StatusCode == http.StatusPartialContent {
@@ -147,22 +147,22 @@ func (d *Driver) Read(ctx context.Context, key string, at, n int64, version stri
 	} else if at > 0 {
 		err = errors.New("the server answers with the object and not with the range that was asked for")
 	}
-	object := remote.Object{}
+	object := driver.Object{}
 	if err == nil {
 		object, err = describe(key, resp, size)
 	}
 	if err != nil {
 		resp.Body.Close()
-		return nil, remote.Object{}, err
+		return nil, driver.Object{}, err
 	}
 	return resp.Body, object, nil
 }
 
 // describe reads the headers of an answer. The ETag is the MD5 of the content,
 // but for large objects.
-func describe(key string, resp *http.Response, size int64) (remote.Object, error) {
+func describe(key string, resp *http.Response, size int64) (driver.Object, error) {
 	h := resp.Header
-	o := remote.Object{Info: store.Info{Key: key, Size: size}, Version: strings.Trim(h.Get("Etag"), `"`)}
+	o := driver.Object{Info: store.Info{Key: key, Size: size}, Version: strings.Trim(h.Get("Etag"), `"`)}
 	if size < 0 {
 		return o, errors.New("the server does not say how large the object is")
 	}
@@ -230,7 +230,7 @@ func (d *Driver) Page(ctx context.Context, prefix, from string) ([]store.Info, s
 }
 
 // Whole makes an object by one PUT.
-func (d *Driver) Whole(ctx context.Context, key string, data []byte, o remote.Options) error {
+func (d *Driver) Whole(ctx context.Context, key string, data []byte, o driver.Options) error {
 	header := writeMeta(o.Meta, crc32.Checksum(data, castagnoli))
 	sum := md5.Sum(data)
 	header["Etag"] = hex.EncodeToString(sum[:])
@@ -244,7 +244,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type creation struct {
 	d      *Driver
 	key    string
-	o      remote.Options
+	o      driver.Options
 	own    string    // what the names of its own parts begin with
 	old    *manifest // the large object that it replaces
 	doubts bool      // it may be there

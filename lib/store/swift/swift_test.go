@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"walg/lib/store"
+	"walg/lib/store/driver"
 	"walg/lib/store/remote"
 	"walg/lib/store/servertest"
 	"walg/lib/store/storetest"
@@ -50,7 +51,7 @@ var backend = storetest.Backend{
 }
 
 func newDriver(settings map[string]string) (*Driver, error) {
-	s := &remote.Settings{Get: func(name string) string { return settings[name] }}
+	s := &driver.Settings{Get: func(name string) string { return settings[name] }}
 	return New(context.Background(), "walg", s)
 }
 

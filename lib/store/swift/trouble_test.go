@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"walg/lib/fault"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 	"walg/lib/store/wire"
 )
 
@@ -52,7 +52,7 @@ func TestWhatTheServerSays(t *testing.T) {
 	} {
 		f := newFake(t)
 		f.answer("PUT /walg/k", c.status, c.body)
-		err := f.driver(t).Whole(t.Context(), "k", []byte("x"), remote.Options{IfAbsent: true})
+		err := f.driver(t).Whole(t.Context(), "k", []byte("x"), driver.Options{IfAbsent: true})
 		want := c.want
 		if want == again {
 			want = fault.Failed
@@ -78,7 +78,7 @@ func TestRetryAfter(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	_, err := f.driver(t).Stat(t.Context(), "k")
-	var later *remote.Later
+	var later *driver.Later
 	if !errors.As(err, &later) || later.After != 7*time.Second {
 		t.Errorf("%v", err)
 	}
@@ -140,7 +140,7 @@ func TestWhatIsAskedOfSwift(t *testing.T) {
 	}
 	f.on["HEAD /walg/k"], f.on["GET /walg/k"] = object, object
 
-	if err := d.Whole(ctx, "k", []byte("abc"), remote.Options{Meta: map[string]string{"a_b": "c"}}); err != nil {
+	if err := d.Whole(ctx, "k", []byte("abc"), driver.Options{Meta: map[string]string{"a_b": "c"}}); err != nil {
 		t.Fatal(err)
 	}
 	put := f.request(t, "PUT /walg/k").header
@@ -192,8 +192,8 @@ func TestReadFailures(t *testing.T) {
 		want   error
 	}{
 		{404, nil, fs.ErrNotExist},
-		{412, nil, remote.ErrChanged},
-		{416, nil, remote.ErrRange},
+		{412, nil, driver.ErrChanged},
+		{416, nil, driver.ErrRange},
 		{200, nil, nil}, // not the range
 		{206, map[string]string{"Content-Range": "bytes 5-9/*"}, nil},
 	} {
@@ -290,7 +290,7 @@ func TestAbortAfterADoubtfulCommit(t *testing.T) {
 		f := newFake(t)
 		f.is("GET /walg_segments", `[]`)
 		d := f.driver(t)
-		u, err := d.Begin(t.Context(), "k", remote.Options{IfAbsent: true})
+		u, err := d.Begin(t.Context(), "k", driver.Options{IfAbsent: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -301,7 +301,7 @@ func TestAbortAfterADoubtfulCommit(t *testing.T) {
 		}
 		if c.commit != nil {
 			f.on["PUT /walg/k"] = c.commit
-			if err := u.Commit(t.Context(), 2, remote.Sum{Size: 2}); err == nil {
+			if err := u.Commit(t.Context(), 2, driver.Sum{Size: 2}); err == nil {
 				t.Errorf("%s: the commit succeeded", name)
 			}
 		}
@@ -370,18 +370,18 @@ func TestTheContainerOfParts(t *testing.T) {
 		fmt.Fprint(w, "[]")
 	}
 	f.answer("PUT /walg_segments", 403, page("Forbidden", "Access was denied."))
-	_, err := d.Begin(t.Context(), "k", remote.Options{})
+	_, err := d.Begin(t.Context(), "k", driver.Options{})
 	if fault.Status(err) != fault.Usage || !strings.Contains(fault.Hint(err), "walg_segments") {
 		t.Errorf("%v, hint %q", err, fault.Hint(err))
 	}
 	delete(f.on, "PUT /walg_segments")
-	if _, err := d.Begin(t.Context(), "k", remote.Options{}); err != nil {
+	if _, err := d.Begin(t.Context(), "k", driver.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if policy := f.request(t, "PUT /walg_segments").header.Get("X-Storage-Policy"); policy != "silver" {
 		t.Errorf("made under policy %q", policy)
 	}
-	if _, err := d.Begin(t.Context(), strings.Repeat("k", maxLarge+1), remote.Options{}); fault.Status(err) != fault.Usage {
+	if _, err := d.Begin(t.Context(), strings.Repeat("k", maxLarge+1), driver.Options{}); fault.Status(err) != fault.Usage {
 		t.Errorf("a name that is too long: %v", err)
 	}
 }
@@ -430,11 +430,11 @@ func TestAStalledRequestEnds(t *testing.T) {
 	defer close(hang)
 	f.on["PUT /walg/k"] = func(http.ResponseWriter, *http.Request) { <-hang }
 	settings := f.settings(nil)
-	d, err := New(t.Context(), "walg", &remote.Settings{Get: func(name string) string { return settings[name] }, Stall: 100 * time.Millisecond})
+	d, err := New(t.Context(), "walg", &driver.Settings{Get: func(name string) string { return settings[name] }, Stall: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Whole(t.Context(), "k", []byte("x"), remote.Options{}); !errors.Is(err, wire.ErrStalled) {
+	if err := d.Whole(t.Context(), "k", []byte("x"), driver.Options{}); !errors.Is(err, wire.ErrStalled) {
 		t.Errorf("%v, want %v", err, wire.ErrStalled)
 	}
 }

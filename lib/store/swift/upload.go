@@ -21,7 +21,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/store"
-	"walg/lib/store/remote"
+	"walg/lib/store/driver"
 )
 
 // maxName is the length of the longest name that Swift takes, in bytes, and
@@ -34,7 +34,7 @@ const (
 // Begin makes sure of the container of parts. The parts of one upload have the
 // names TEMPORARY/00000001 and so on, TEMPORARY being a name by store.TempName:
 // it says the object, the time, and that nobody else has it.
-func (d *Driver) Begin(ctx context.Context, key string, o remote.Options) (remote.Upload, error) {
+func (d *Driver) Begin(ctx context.Context, key string, o driver.Options) (driver.Upload, error) {
 	if len(key) > maxLarge {
 		return nil, fault.New(fault.Usage, "the name is %d bytes long, the limit for large objects is %d", len(key), maxLarge)
 	}
@@ -67,7 +67,7 @@ func (d *Driver) makeReady(ctx context.Context) error {
 		}
 		_, err = d.send(ctx, request{method: "PUT", container: d.segments, header: header})
 		if refused(err) {
-			err = remote.Permanent(fmt.Errorf("make container %s: %w", d.segments, err),
+			err = driver.Permanent(fmt.Errorf("make container %s: %w", d.segments, err),
 				"large objects need a container "+d.segments+": make it, for the user of OS_USERNAME to read and write")
 		}
 	} else if refused(err) {
@@ -128,7 +128,7 @@ func (u *upload) putPart(ctx context.Context, name string, query url.Values, hea
 
 // Commit puts the manifest, over sub-manifests where the parts are too many for
 // one. The server looks at each part, and compares sizes and MD5s.
-func (u *upload) Commit(ctx context.Context, n int, whole remote.Sum) error {
+func (u *upload) Commit(ctx context.Context, n int, whole driver.Sum) error {
 	list := make([]part, n)
 	for i := range list {
 		p := u.parts[i+1]
@@ -258,6 +258,6 @@ func (d *Driver) Unfinished(ctx context.Context, prefix string) iter.Seq2[store.
 }
 
 var (
-	_ remote.Driver     = (*Driver)(nil)
-	_ remote.Unfinished = (*Driver)(nil)
+	_ driver.Driver     = (*Driver)(nil)
+	_ driver.Unfinished = (*Driver)(nil)
 )

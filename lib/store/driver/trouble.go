@@ -1,4 +1,4 @@
-package remote
+package driver
 
 import (
 	"crypto/tls"
@@ -72,9 +72,9 @@ func Permanent(err error, hint string) error {
 	return &fault.Error{Status: fault.Usage, Err: err, Hint: hint}
 }
 
-// explain finds what the network itself says that no second try can mend. It
+// Explain finds what the network itself says that no second try can mend. It
 // leaves alone what the driver has judged.
-func explain(err error, t Traits) error {
+func Explain(err error, t Traits) error {
 	var judged *fault.Error
 	if err == nil || errors.As(err, &judged) {
 		return err
@@ -112,8 +112,8 @@ func explain(err error, t Traits) error {
 	return err
 }
 
-// mendable reports whether trying again may help.
-func mendable(err error) bool {
+// Mendable reports whether trying again may help.
+func Mendable(err error) bool {
 	var judged *fault.Error
 	return !errors.As(err, &judged) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) &&
 		!errors.Is(err, ErrRange) && !errors.Is(err, ErrChanged)
