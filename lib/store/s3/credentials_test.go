@@ -244,9 +244,13 @@ func TestYandexCloudGivesAToken(t *testing.T) {
 	f, metadata := newFake(t), newMetadata(t, "YCKEY", time.Now().Add(time.Hour))
 	d := f.driver(t, keyless(t, m{"S3_USE_YC_SESSION_TOKEN": "true", "AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.URL}))
 	for op, do := range operations(t, d) {
+		if op == "PUT if absent" {
+			f.absent(d)
+		}
 		if err := do(t.Context()); err != nil && op != "GET again" {
 			t.Errorf("%s: %v", op, err)
 		}
+		f.answer("HEAD /walg/k", nil)
 		h := f.requests("")[len(f.requests(""))-1].header
 		if h.Get("X-Yacloud-Subjecttoken") != "role-token" || h.Get("Authorization") != "" || h.Get("X-Amz-Security-Token") != "" {
 			t.Errorf("%s: %v", op, h)

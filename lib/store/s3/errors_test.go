@@ -184,6 +184,9 @@ func TestRefusalsAreJudged(t *testing.T) {
 				d := f.driver(t, nil)
 				do := operations(t, d)[op]
 				f.answer("", c.answer)
+				if op == "PUT if absent" {
+					f.absent(d)
+				}
 				err := do(t.Context())
 				if len(f.requests(where[op])) == 0 {
 					t.Fatalf("no request %s", where[op])

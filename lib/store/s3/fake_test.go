@@ -64,6 +64,12 @@ func (f *fake) answer(what string, h http.HandlerFunc) {
 	f.on[what] = h
 }
 
+// absent lets nothing be found where a conditional put looks first.
+func (f *fake) absent(d *Driver) {
+	d.found.Store(true)
+	f.answer("HEAD /walg/k", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+}
+
 // requests returns those seen of a kind, or all.
 func (f *fake) requests(what string) []seen {
 	f.mu.Lock()

@@ -6,7 +6,8 @@
 // metadata. The payload is not hashed a second time for the signature, so on
 // plain HTTP nothing but that sum guards it: who can change what passes by can
 // change the sum. A conditional create is atomic where the server knows
-// If-None-Match, as Amazon and MinIO do; versitygw knows it too and does not
+// If-None-Match, as Amazon and MinIO do; on any but Amazon's the object is looked for
+// first, for those that do not; versitygw knows it too and does not
 // promise it to two writers at the same moment. It takes WALG_S3_SSE too, and
 // does not encrypt. MinIO lists unfinished uploads only for the exact key.
 // Tested against MinIO and versitygw, not against Amazon.
@@ -17,9 +18,11 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"maps"
 	"net/http"
 	"strconv"
@@ -121,6 +124,11 @@ func (d *Driver) Whole(ctx context.Context, key string, data []byte, o driver.Op
 		return err
 	}
 	c := &d.config
+	if o.IfAbsent && !c.isAmazon() {
+		if err := d.refuseExisting(ctx, key); err != nil {
+			return err
+		}
+	}
 	sum := crc32.Checksum(data, castagnoli)
 	meta := maps.Clone(o.Meta)
 	if meta == nil {
@@ -141,6 +149,19 @@ func (d *Driver) Whole(ctx context.Context, key string, data []byte, o driver.Op
 	d.found.Store(true)
 	d.denied.Store(0)
 	return tagged(answer.ETag)
+}
+
+// refuseExisting looks for the object before a conditional put: not every server
+// knows conditions, and who does not know one passes over it.
+func (d *Driver) refuseExisting(ctx context.Context, key string) error {
+	_, err := d.Stat(ctx, key)
+	switch {
+	case err == nil:
+		return fs.ErrExist
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return err
 }
 
 // upload is a multipart upload.

@@ -244,9 +244,14 @@ func TestHeadersOfAllRequests(t *testing.T) {
 	d := f.captures(f.driver(t, m{"AWS_ENDPOINT": "https://storage.example", "WALG_S3_SSE_C": key, "S3_REQUEST_ADDITIONAL_HEADERS": "X-One: 1"}))
 	for op, do := range operations(t, d) {
 		before := len(f.requests(""))
+		if op == "PUT if absent" {
+			f.absent(d)
+			before++ // it looks first
+		}
 		if err := do(t.Context()); err != nil && op != "GET again" { // the fake has but one answer to GET
 			t.Fatalf("%s: %v", op, err)
 		}
+		f.answer("HEAD /walg/k", nil)
 		sent := f.requests("")[before:]
 		if len(sent) != 1 || sent[0].what != where[op] {
 			t.Errorf("%s: %d requests, the first %s", op, len(sent), sent[0].what)
@@ -327,6 +332,7 @@ func TestConditionsAreSent(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	d := f.driver(t, nil)
+	f.absent(d)
 	for op, do := range operations(t, d) {
 		do(t.Context()) // judged elsewhere
 		h := f.requests("")[len(f.requests(""))-1].header
