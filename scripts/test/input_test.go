@@ -127,7 +127,7 @@ func TestAWrongCommandLineIsStatus64(t *testing.T) {
 
 func TestAKeyOrAPrefixThatCannotBeIsStatus64(t *testing.T) {
 	cases := []mistake{
-		{`unset WALG_FILE_PREFIX; walg-put k <"$F"`, 64, says("no storage is configured", "hint: set WALG_FILE_PREFIX")},
+		{`unset WALG_FILE_PREFIX; walg-put k <"$F"`, 64, says("no storage is configured", "hint: set WALG_S3_PREFIX, WALG_FILE_PREFIX")},
 		{`unset WALG_FILE_PREFIX; walg-get k`, 64, says("no storage is configured")},
 		{`unset WALG_FILE_PREFIX; walg-retain list`, 64, says("no storage is configured")},
 		{`WALG_FILE_PREFIX=$W/unmounted walg-put k <"$F"`, 64, says("/unmounted: no such directory", "hint: is the disk mounted?")},
@@ -139,7 +139,8 @@ func TestAKeyOrAPrefixThatCannotBeIsStatus64(t *testing.T) {
 		{`WALG_FILE_PREFIX=$F walg-put k <"$F"`, 64, says("not a directory")},
 		{`WALG_FILE_PREFIX=s3://bucket/x walg-put k <"$F"`, 64, says("want a path or file:///path")},
 		{`WALG_S3_PREFIX=s3://b/x walg-put k <"$F"`, 64, says("more than one storage is configured: WALG_FILE_PREFIX, WALG_S3_PREFIX")},
-		{`unset WALG_FILE_PREFIX; WALG_S3_PREFIX=s3://b/x walg-put k <"$F"`, 64, says("not supported")},
+		{`unset WALG_FILE_PREFIX; WALG_S3_PREFIX=gs://b/x walg-put k <"$F"`, 64, says("WALG_S3_PREFIX gs://b/x: want s3://bucket/path")},
+		{`unset WALG_FILE_PREFIX; WALG_S3_PREFIX=s3://b/x S3_MAX_PART_SIZE=1 walg-put k <"$F"`, 64, says("setting S3_MAX_PART_SIZE=1: ")},
 	}
 	for _, key := range []string{`/k`, `a//b`, `a/`, `../k`, `a/../b`, `./k`, `a/.`, `''`, `"$(printf 'a\tb')"`, `k.tmp.20260101T000000Z-0123456789abcdef`,
 		`s4://b/k`, `file://relative`} {
