@@ -65,7 +65,7 @@ var bigger = map[string]int{
 	// Of each protocol all is here: settings, login, requests, what its errors mean.
 	"store/azure": 750,
 	"store/gcs":   750,
-	"store/s3":    1330,
+	"store/s3":    1350,
 	"store/sftp":  1600,
 	"store/swift": 1200,
 }

@@ -33,9 +33,9 @@ import (
 const (
 	patience  = 1500 * time.Millisecond // of the policy
 	longer    = 15 * time.Second        // of the policy where the fault passes: nothing waits for its end
-	caseLimit = 20 * time.Second        // of the context: reaching it is a failure
-	hangLimit = 25 * time.Second        // of what does not even heed its context
-	storm     = 8 * time.Second         // a fault that stays is reported within it
+	caseLimit = 40 * time.Second        // of the context: reaching it is a failure
+	hangLimit = 45 * time.Second        // of what does not even heed its context
+	storm     = 15 * time.Second        // a fault that stays is reported within it, on a busy machine too
 	refusal   = 5 * time.Second         // and one that cannot be mended within this
 	atOnce    = 1000                    // cases, of which the backends' gates let a few run
 )
