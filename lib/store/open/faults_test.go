@@ -36,7 +36,7 @@ const (
 	caseLimit = 40 * time.Second        // of the context: reaching it is a failure
 	hangLimit = 45 * time.Second        // of what does not even heed its context
 	storm     = 15 * time.Second        // a fault that stays is reported within it, on a busy machine too
-	refusal   = 5 * time.Second         // and one that cannot be mended within this
+	refusal   = 5 * time.Second         // and one that cannot be mended, or not soon, within this
 	atOnce    = 1000                    // cases, of which the backends' gates let a few run
 )
 
@@ -292,7 +292,7 @@ func TestAStorageThatSaysLaterThanOurPatienceIsNotAwaited(t *testing.T) {
 				busy.headers = append(busy.headers, "Retry-After", "3600") // the later header counts
 				fired := c.aim(o, 0, busy.action())
 				took, err := c.run(o, c.store(b.timing(o, false)))
-				c.judge(o, err, took, time.Second, []int{fault.Failed}, `429|too many|busy|rate`, "")
+				c.judge(o, err, took, refusal, []int{fault.Failed}, `429|too many|busy|rate`, "")
 				if fired() == 0 {
 					t.Error("the fault never fired")
 				}
