@@ -26,6 +26,7 @@ need_servers() {
 	need keystone keystone-manage uwsgi_python3
 	need sshpass sshpass
 	need curl curl
+	need procps ps
 	need openssl openssl
 	need python3 /usr/bin/python3
 	need awscli /usr/bin/aws

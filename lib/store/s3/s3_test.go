@@ -48,7 +48,6 @@ func backend(server string) storetest.Backend {
 		Meta:     true,
 		PartSize: smallPart,
 		Weak:     server == "versitygw", // promises nothing to two writers at once
-		Lingers:  false,
 	}
 }
 
