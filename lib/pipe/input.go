@@ -162,6 +162,20 @@ func (in *Input) Read(p []byte) (int, error) {
 	return 0, in.err
 }
 
+// await waits for the first byte, or the end, without reading it, so that
+// Tainted is known before this program writes a header of its own. What is
+// wrong the next Read says.
+func (in *Input) await() error {
+	if in.kind == believed || in.n.Load() > 0 {
+		return in.ctx.Err()
+	}
+	if err := in.wait(); err != nil {
+		return fmt.Errorf("read %s: %w", in.name, err)
+	}
+	_ = in.look()
+	return nil
+}
+
 // read waits and reads once.
 func (in *Input) read(p []byte) (int, error) {
 	if err := in.wait(); err != nil {

@@ -165,6 +165,28 @@ func TestAForeignPipeIsRefusedAtItsFirstByte(t *testing.T) {
 	}
 }
 
+// A filter may write a header before it reads anything.
+func TestTaintIsKnownBeforeTheFirstByteIsWritten(t *testing.T) {
+	in := writers(t, Policy{}, "foreign 5")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	out := Stdout(Claim(w), false)
+	if err := out.Follow(in); err != nil {
+		t.Fatal(err)
+	}
+	must(out.Write([]byte("header")))
+	if m, err := readMarks(r); err != nil || !m.tainted {
+		t.Errorf("after the header the pipe's marks are %+v, %v", m, err)
+	}
+	if data, err := io.ReadAll(in); err != nil || len(data) != 5 {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+}
+
 func TestOnlyAnonymousPipesAreMarked(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
