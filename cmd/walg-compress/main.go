@@ -1,8 +1,8 @@
 // Walg-compress compresses its input to its output, or with -d the other way.
 //
-// What it writes, lz4 and the other stock programs open; an output is complete
-// only where the input's producer has finished, and where the format of
-// compressed data shows its end.
+// What it writes, lz4, xz, brotli and zstd open; an output is complete only
+// where the input's producer has finished, and where the format of compressed
+// data shows its end.
 package main
 
 import (
@@ -33,15 +33,16 @@ const maxThreads = 4
 
 func setup(f *cli.Flags) cli.Run {
 	decompress := f.Bool("decompress", "d", "", "decompress")
-	method := f.String("method", "m", "WALG_COMPRESSION_METHOD", "lz4", "compress with this `method`: lz4 or none")
-	level := f.Int("level", "l", "", 1, 1, "compression level, the `n` of the method's own program")
+	method := f.String("method", "m", "WALG_COMPRESSION_METHOD", "lz4", "compress with this `method`: lz4, lzma, brotli, zstd or none")
+	level := f.Int("level", "l", "", codec.Default, 0, "compression level, the `n` of the method's own program; without it as WAL-G")
 	threads := f.Int("threads", "T", "", int64(min(runtime.GOMAXPROCS(0), maxThreads)), 1, "work on `n` blocks at once")
+	memory := f.Size("memory", "", "", 256<<20, "with -d refuse what takes more than so many `bytes` to read; k, M and G are powers of 1024")
 	size := f.Int("size", "", "", -1, 0, "fail unless the output has exactly `n` bytes; nothing appears under -o")
 	ext := f.Bool("ext", "", "", "print the extension of objects that the method makes, and exit")
 	streams := f.Input(false).Output(f).Through(f)
 
 	return func(ctx context.Context, e *cli.Env) error {
-		o := codec.Options{Level: int(*level), Threads: int(*threads)}
+		o := codec.Options{Level: int(*level), Threads: int(*threads), Memory: *memory}
 		if *decompress && !f.Given("threads") {
 			o.Threads = 1 // decoding is faster than what comes after it; more only burn time
 		}
@@ -50,7 +51,7 @@ func setup(f *cli.Flags) cli.Run {
 			given = *method // WALG_COMPRESSION_METHOD is about new objects only
 		}
 		if *ext {
-			m, err := codec.ByName(*method)
+			m, err := codec.Writing(*method)
 			if err != nil {
 				return err
 			}
@@ -62,7 +63,12 @@ func setup(f *cli.Flags) cli.Run {
 			if *decompress {
 				err = expand(out, in, given, o)
 			} else {
-				err = compress(out, in, given, o)
+				if !f.Given("level") && given == "zstd" {
+					o.Level, err = codec.ZstdLevel(e.Setting("WALG_ZSTD_LEVEL"))
+				}
+				if err == nil {
+					err = compress(out, in, given, o)
+				}
 			}
 			if err == nil && *size >= 0 && out.Bytes() != *size {
 				err = fault.New(fault.Data, "%d bytes where %d were expected", out.Bytes(), *size)
@@ -76,11 +82,13 @@ func setup(f *cli.Flags) cli.Run {
 }
 
 func compress(out *pipe.Output, in *pipe.Input, name string, o codec.Options) error {
-	m, err := codec.ByName(name)
+	m, err := codec.Writing(name)
 	if err != nil {
 		return err
 	}
-	out.Follow(in)
+	if err := out.Follow(in); err != nil {
+		return err
+	}
 	w, err := m.NewWriter(out, o)
 	if err != nil {
 		return err

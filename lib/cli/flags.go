@@ -139,7 +139,7 @@ func (f *Flags) help() string {
 		if s := f.env[o.Name]; s != "" {
 			fmt.Fprintf(&b, " [$%s]", s)
 		}
-		if d := o.DefValue; d != "" && d != "false" && d != "0" && d != "0s" && d != "[]" {
+		if d := o.DefValue; d != "" && d != "false" && d != "0" && d != "0s" && d != "-1" && d != "[]" {
 			fmt.Fprintf(&b, " (default %s)", d)
 		}
 		b.WriteByte('\n')

@@ -141,7 +141,7 @@ func TestWhatKubernetesInjectsIsIgnored(t *testing.T) {
 }
 
 func TestWarningsComeInOneOrder(t *testing.T) {
-	warnings, err := checkSettings([]string{"WALG_ZZZZZZZZ=1", "WALG_ZSTD_LEVEL=3", "WALG_LOG_LEVEL=DEVEL", "WALG_FILE_PREFIX=/x"})
+	warnings, err := checkSettings([]string{"WALG_ZZZZZZZZ=1", "WALG_UPLOAD_QUEUE=3", "WALG_LOG_LEVEL=DEVEL", "WALG_FILE_PREFIX=/x"})
 	if err != nil || len(warnings) != 3 || !slices.IsSortedFunc(warnings, func(a, b string) int {
 		return strings.Compare(a[strings.Index(a, "WALG_"):], b[strings.Index(b, "WALG_"):])
 	}) {

@@ -1,4 +1,4 @@
-package codec
+package lz4
 
 import (
 	"bytes"
@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/pierrec/lz4/v4"
+	pierrec "github.com/pierrec/lz4/v4"
 )
 
 // patterned makes data with matches of all lengths and distances: random bytes
@@ -38,8 +38,8 @@ func patterned(r *rand.Rand, n int) []byte {
 func checkBlock(t *testing.T, src []byte, room int) {
 	t.Helper()
 	dst := make([]byte, room)
-	var table lz4Table
-	n := lz4Compress(dst, src, &table)
+	var table hashTable
+	n := compress(dst, src, &table)
 	if n == 0 {
 		if bound := len(src) + len(src)/255 + 64; room >= bound {
 			t.Fatalf("%d bytes do not fit into %d", len(src), room)
@@ -47,7 +47,7 @@ func checkBlock(t *testing.T, src []byte, room int) {
 		return
 	}
 	out := make([]byte, len(src))
-	got, err := lz4.UncompressBlock(dst[:n], out)
+	got, err := pierrec.UncompressBlock(dst[:n], out)
 	if err != nil || !bytes.Equal(out[:got], src) {
 		t.Fatalf("%d bytes in a room of %d come back as %d bytes, %v", len(src), room, got, err)
 	}

@@ -1,64 +1,64 @@
-package codec
+package lz4
 
 import "math/bits"
 
 // The numbers of the LZ4 block format (lz4_Block_format.md).
 const (
-	lz4MinMatch  = 4
-	lz4LastMatch = 12 // the last match starts at least so far from the end
-	lz4Literals  = 5  // the last bytes are always literals
-	lz4MaxOffset = 1<<16 - 1
-	lz4Run       = 15 // a length in the token that goes on after it
+	minMatch     = 4
+	lastMatch    = 12 // the last match starts at least so far from the end
+	lastLiterals = 5  // the last bytes are always literals
+	maxOffset    = 1<<16 - 1
+	longRun      = 15 // a length in the token that goes on after it
 
 	// The table of places where four bytes were last seen fits the first
 	// cache of every processor; a larger one finds a little more and takes
 	// twice the time.
-	lz4TableLog = 12
+	tableLog = 12
 
 	// After so many places without a match (as a power of two) the search
 	// begins to skip, so that data without any costs little.
-	lz4SkipLog = 6
+	skipLog = 6
 )
 
-type lz4Table [1 << lz4TableLog]uint32
+type hashTable [1 << tableLog]uint32
 
-// lz4Hash hashes the five low bytes of eight.
-func lz4Hash(u uint64) uint32 {
+// hash hashes the five low bytes of eight.
+func hash(u uint64) uint32 {
 	const prime5 = 889523592379 // the multiplier of the reference, good for five bytes
-	return uint32(u << 24 * prime5 >> (64 - lz4TableLog))
+	return uint32(u << 24 * prime5 >> (64 - tableLog))
 }
 
-// lz4Compress compresses src into dst as one independent block and returns its
+// compress compresses src into dst as one independent block and returns its
 // size, or 0 where it would not fit. It is greedy: at each place the last one
 // with the same hash is tried, and a match is taken as long as it goes.
 //
 // load32 and load64 do not check bounds. What keeps them inside src: a search
 // never passes len(src)-12, candidates lie before it, and the extension of a
 // match stops 8 bytes before the last literals.
-func lz4Compress(dst, src []byte, table *lz4Table) int {
-	if len(src) <= lz4LastMatch {
-		return lz4Tail(dst, 0, src)
+func compress(dst, src []byte, table *hashTable) int {
+	if len(src) <= lastMatch {
+		return putTail(dst, 0, src)
 	}
 	clear(table[:])
-	last := len(src) - lz4LastMatch
-	matchEnd := len(src) - lz4Literals
+	last := len(src) - lastMatch
+	matchEnd := len(src) - lastLiterals
 	d, anchor := 0, 0 // written; start of the literals not yet written
 	ip := 1
 	for ip <= last {
 		// Search, in growing steps.
 		var match int
-		next, tries := ip, 1<<lz4SkipLog
-		for h := lz4Hash(load64(src, ip)); ; {
+		next, tries := ip, 1<<skipLog
+		for h := hash(load64(src, ip)); ; {
 			ip = next
-			next += tries >> lz4SkipLog
+			next += tries >> skipLog
 			tries++
 			if next > last {
-				return lz4Tail(dst, d, src[anchor:])
+				return putTail(dst, d, src[anchor:])
 			}
 			match = int(table[h])
 			table[h] = uint32(ip)
-			h = lz4Hash(load64(src, next))
-			if ip-match <= lz4MaxOffset && load32(src, match) == load32(src, ip) {
+			h = hash(load64(src, next))
+			if ip-match <= maxOffset && load32(src, match) == load32(src, ip) {
 				break
 			}
 		}
@@ -74,7 +74,7 @@ func lz4Compress(dst, src []byte, table *lz4Table) int {
 		}
 		token := d
 		d++
-		if literals < lz4Run {
+		if literals < longRun {
 			dst[token] = byte(literals << 4)
 			if anchor+16 <= len(src) {
 				copy(dst[d:d+16], src[anchor:anchor+16]) // one wide move; what is too much is written over
@@ -82,8 +82,8 @@ func lz4Compress(dst, src []byte, table *lz4Table) int {
 				copy(dst[d:], src[anchor:ip])
 			}
 		} else {
-			dst[token] = lz4Run << 4
-			d = lz4Length(dst, d, literals-lz4Run)
+			dst[token] = longRun << 4
+			d = putLength(dst, d, literals-longRun)
 			copy(dst[d:], src[anchor:ip])
 		}
 		d += literals
@@ -91,27 +91,27 @@ func lz4Compress(dst, src []byte, table *lz4Table) int {
 			offset := ip - match
 			dst[d], dst[d+1] = byte(offset), byte(offset>>8)
 			d += 2
-			n := lz4Extend(src, ip+lz4MinMatch, match+lz4MinMatch, matchEnd)
-			ip += lz4MinMatch + n
+			n := extend(src, ip+minMatch, match+minMatch, matchEnd)
+			ip += minMatch + n
 			if d+n/255+32 > len(dst) {
 				return 0
 			}
-			if n < lz4Run {
+			if n < longRun {
 				dst[token] |= byte(n)
 			} else {
-				dst[token] |= lz4Run
-				d = lz4Length(dst, d, n-lz4Run)
+				dst[token] |= longRun
+				d = putLength(dst, d, n-longRun)
 			}
 			anchor = ip
 			if ip > last {
-				return lz4Tail(dst, d, src[anchor:])
+				return putTail(dst, d, src[anchor:])
 			}
-			table[lz4Hash(load64(src, ip-2))] = uint32(ip - 2)
+			table[hash(load64(src, ip-2))] = uint32(ip - 2)
 			// Often another match begins right here.
-			h := lz4Hash(load64(src, ip))
+			h := hash(load64(src, ip))
 			match = int(table[h])
 			table[h] = uint32(ip)
-			if ip-match > lz4MaxOffset || load32(src, match) != load32(src, ip) {
+			if ip-match > maxOffset || load32(src, match) != load32(src, ip) {
 				break
 			}
 			token = d
@@ -120,11 +120,11 @@ func lz4Compress(dst, src []byte, table *lz4Table) int {
 		}
 		ip++
 	}
-	return lz4Tail(dst, d, src[anchor:])
+	return putTail(dst, d, src[anchor:])
 }
 
-// lz4Extend counts the bytes from a that equal those from b < a, below end.
-func lz4Extend(src []byte, a, b, end int) int {
+// extend counts the bytes from a that equal those from b < a, below end.
+func extend(src []byte, a, b, end int) int {
 	start := a
 	for a+8 <= end {
 		if x := load64(src, a) ^ load64(src, b); x != 0 {
@@ -140,8 +140,8 @@ func lz4Extend(src []byte, a, b, end int) int {
 	return a - start
 }
 
-// lz4Length writes the part of a length that the token does not hold.
-func lz4Length(dst []byte, d, n int) int {
+// putLength writes the part of a length that the token does not hold.
+func putLength(dst []byte, d, n int) int {
 	for ; n >= 255; n -= 255 {
 		dst[d] = 255
 		d++
@@ -150,19 +150,19 @@ func lz4Length(dst []byte, d, n int) int {
 	return d + 1
 }
 
-// lz4Tail writes the last literals and returns the size of the block.
-func lz4Tail(dst []byte, d int, literals []byte) int {
+// putTail writes the last literals and returns the size of the block.
+func putTail(dst []byte, d int, literals []byte) int {
 	n := len(literals)
 	if d+1+n+n/255+1 > len(dst) {
 		return 0
 	}
 	token := d
 	d++
-	if n < lz4Run {
+	if n < longRun {
 		dst[token] = byte(n << 4)
 	} else {
-		dst[token] = lz4Run << 4
-		d = lz4Length(dst, d, n-lz4Run)
+		dst[token] = longRun << 4
+		d = putLength(dst, d, n-longRun)
 	}
 	return d + copy(dst[d:], literals)
 }

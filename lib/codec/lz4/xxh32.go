@@ -1,4 +1,4 @@
-package codec
+package lz4
 
 import (
 	"encoding/binary"
