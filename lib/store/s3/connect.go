@@ -12,30 +12,19 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
-	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
-	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"walg/lib/awsid"
 	"walg/lib/store/driver"
 	"walg/lib/store/wire"
 )
 
-// identityTimeout is for one request to whoever gives credentials. Where there
-// is no metadata service nobody answers.
-const identityTimeout = 5 * time.Second
-
-const (
-	identityHint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or run where a role gives credentials"
-	roleHint     = "may these credentials assume AWS_ROLE_ARN?"
-)
+const identityHint = awsid.Hint
 
 // options are those of the client, as far as they are known without a request.
 func options(c config) (s3.Options, error) {
@@ -101,98 +90,34 @@ func (d *Driver) client(ctx context.Context) (*s3.Client, error) {
 func (d *Driver) identify(ctx context.Context, o *s3.Options) (string, error) {
 	c := d.config
 	if c.yandexToken {
-		cache := aws.NewCredentialsCache(ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = metadata(c) }))
-		if err := d.firstCredentials(ctx, cache, "is this a virtual machine of Yandex Cloud, with a service account? S3_USE_YC_SESSION_TOKEN asks for its token"); err != nil {
-			return "", err
+		cache := aws.NewCredentialsCache(ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = awsid.Metadata(c.metadata) }))
+		if _, err := cache.Retrieve(ctx); err != nil {
+			return "", d.noCredentials(ctx, err, "is this a virtual machine of Yandex Cloud, with a service account? S3_USE_YC_SESSION_TOKEN asks for its token", false)
 		}
 		o.Credentials = aws.AnonymousCredentials{}
 		o.APIOptions = append(o.APIOptions, subjectToken(identity{cache}))
 		return c.region, nil
 	}
-	var static aws.CredentialsProvider
-	if c.key != "" {
-		static = credentials.NewStaticCredentialsProvider(c.key, c.secret, c.token)
-	}
-	// Where a web identity goes with the role the SDK's chain does it all.
-	assume := c.role != "" && c.webIdentity == ""
-	if static != nil && !assume {
-		o.Credentials = static
+	if c.key != "" && (c.role == "" || c.webIdentity != "") {
+		// No file is looked at, not even for the region.
+		o.Credentials = credentials.NewStaticCredentialsProvider(c.key, c.secret, c.token)
 		return c.region, nil
 	}
-	cfg, err := loadConfig(ctx, c, static)
-	if err != nil {
-		return "", d.noCredentials(ctx, err, identityHint, false)
-	}
-	hint, region := identityHint, cfg.Region
-	if cache, ok := cfg.Credentials.(*aws.CredentialsCache); ok {
-		d.cache = cache
-	}
-	if c.role != "" {
-		hint = roleHint
-	}
-	if assume {
-		// Who asks for the role must be somebody.
-		if err := d.firstCredentials(ctx, cfg.Credentials, identityHint); err != nil {
-			return "", err
-		}
-		if cfg.Region == "" {
-			cfg.Region = defaultRegion // where the role is had, not where the bucket is
-		}
-		d.cache = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), c.role,
-			func(o *stscreds.AssumeRoleOptions) {
-				if c.roleSession != "" {
-					o.RoleSessionName = c.roleSession
-				}
-			}))
-		cfg.Credentials = d.cache
-	}
-	o.Credentials = identity{cfg.Credentials}
-	return region, d.firstCredentials(ctx, cfg.Credentials, hint)
-}
-
-// loadConfig looks where Amazon's tools look for credentials.
-func loadConfig(ctx context.Context, c config, static aws.CredentialsProvider) (aws.Config, error) {
-	with := []func(*awsconfig.LoadOptions) error{
-		// This client, unlike wire's, the SDK can give the CA of AWS_CA_BUNDLE.
-		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(identityTimeout)),
-		awsconfig.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
-		awsconfig.WithLogger(logging.Nop{}),
-		awsconfig.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = metadata(c) }),
-	}
-	if c.region != "" {
-		with = append(with, awsconfig.WithRegion(c.region))
-	}
-	if c.profile != "" {
-		with = append(with, awsconfig.WithSharedConfigProfile(c.profile))
-	}
-	if c.credentials != "" {
-		with = append(with, awsconfig.WithSharedCredentialsFiles([]string{c.credentials}))
-	}
-	if c.profiles != "" {
-		with = append(with, awsconfig.WithSharedConfigFiles([]string{c.profiles}))
-	}
-	if static != nil {
-		with = append(with, awsconfig.WithCredentialsProvider(static))
-	}
-	return awsconfig.LoadDefaultConfig(ctx, with...)
-}
-
-// metadata is the client of the cloud's metadata service.
-func metadata(c config) *imds.Client {
-	return imds.New(imds.Options{
-		Endpoint:   c.metadata,
-		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: identityTimeout},
-		Retryer:    aws.NopRetryer{},
+	who, region, err := awsid.Find(ctx, awsid.Settings{
+		Key: c.key, Secret: c.secret, Token: c.token,
+		Profile: c.profile, CredentialsFile: c.credentials, ConfigFile: c.profiles,
+		Role: c.role, RoleSession: c.roleSession, WebIdentity: c.webIdentity,
+		Metadata: c.metadata, Region: c.region,
 	})
-}
-
-// firstCredentials fails where there are none. That is told from credentials
-// that cannot be had again later, which trying again may mend.
-func (d *Driver) firstCredentials(ctx context.Context, p aws.CredentialsProvider, hint string) error {
-	if _, err := p.Retrieve(ctx); err != nil {
-		return d.noCredentials(ctx, err, hint, hint == roleHint) // a metadata service may not exist
+	var nobody *awsid.Nobody
+	if errors.As(err, &nobody) {
+		return "", d.noCredentials(ctx, nobody.Err, nobody.Hint, nobody.Exists)
 	}
-	return nil
+	// Credentials that cannot be had again later are another matter: see
+	// identity.
+	d.cache, _ = who.(*aws.CredentialsCache)
+	o.Credentials = identity{who}
+	return region, err
 }
 
 // identity gives keys, and tells what goes wrong there from what the storage
