@@ -18,7 +18,7 @@ func TestDetectNamesWhatTheFirstBytesShow(t *testing.T) {
 		{"-----BEGIN PGP", "OpenPGP (armored)"},
 		{"-----BEGIN CERTIFICATE", ""},
 		{"yckms\x01\x00", "Yandex KMS"},
-		{"envelope-yc-kms", "Yandex KMS"},
+		{"envelope-yc-kms", "OpenPGP with a Yandex KMS envelope"},
 		{"yckm", ""},
 
 		// Old format, one, two and four octets of length, to a public key.
@@ -30,14 +30,18 @@ func TestDetectNamesWhatTheFirstBytesShow(t *testing.T) {
 		{"\x85\x01\x0c", ""},
 		{"\x86\x00\x00\x01", ""},
 		{"\x87\x00\x00\x01\x0c\x03rest", ""}, // no message begins with an endless key
+		{"\x85\x01\x0c\x0312345678\x01", "OpenPGP"},
+		{"\x85\x01\x0c\x0312345678\x12", "OpenPGP"},
+		{"\x85\x01\x0c\x0312345678\x63", ""}, // no algorithm has that number
 		// New format.
 		{"\xc1\x5e\x03rest", "OpenPGP"},
 		{"\xc1\xc0\x4c\x03rest", "OpenPGP"},
 		{"\xc1\xc0\x4c", ""},
 		{"\xc1\x5e\x02rest", ""},
 		// To a passphrase.
-		{"\x8c\x0d\x04rest", "OpenPGP"},
-		{"\xc3\x0d\x04rest", "OpenPGP"},
+		{"\x8c\x0d\x04\x09rest", "OpenPGP"},
+		{"\xc3\x0d\x04\x07rest", "OpenPGP"},
+		{"\xc3\x0d\x04rest", ""}, // no cipher has that number
 		{"\xc3\x1e\x06rest", "OpenPGP"},
 		{"\xc3\x0d\x03rest", ""},
 		// Packets that begin no encrypted message.
@@ -51,7 +55,7 @@ func TestDetectNamesWhatTheFirstBytesShow(t *testing.T) {
 		{"plain text", ""},
 		{"\x00\x00\x00\x00", ""},
 	} {
-		if got := Detect([]byte(c.head)); got != c.want {
+		if got := Detect([]byte(c.head)).Name; got != c.want {
 			t.Errorf("%q: %q, want %q", c.head, got, c.want)
 		}
 	}
@@ -91,11 +95,11 @@ func TestDetectKnowsWhatGPGWrites(t *testing.T) {
 		{"-c"},
 		{"-e", "-c", "-r", "rsa"},
 	} {
-		if got := Detect(gpg(args...)); got != "OpenPGP" {
+		if got := Detect(gpg(args...)).Name; got != "OpenPGP" {
 			t.Errorf("gpg %v: %q", args, got)
 		}
 	}
-	if got := Detect(gpg("-e", "-r", "rsa", "--armor")); got != "OpenPGP (armored)" {
+	if got := Detect(gpg("-e", "-r", "rsa", "--armor")).Name; got != "OpenPGP (armored)" {
 		t.Errorf("gpg --armor: %q", got)
 	}
 }
@@ -115,7 +119,7 @@ func TestDetectKnowsWALGsObjects(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := Detect(head); got != c.want {
+			if got := Detect(head).Name; got != c.want {
 				t.Errorf("%s: %q, want %q", name, got, c.want)
 			}
 		}
@@ -126,8 +130,8 @@ func FuzzDetect(f *testing.F) {
 	f.Add([]byte("\x85\x01\x0c\x03rest"))
 	f.Add([]byte("\xc1\xc0\x4c\x03rest"))
 	f.Fuzz(func(t *testing.T, head []byte) {
-		if what := Detect(head); what != "" && Detect(head[:min(len(head), 16)]) != what {
-			t.Errorf("more than 16 bytes were needed for %q", what)
+		if what := Detect(head); what.Name != "" && Detect(head[:min(len(head), 16)]) != what {
+			t.Errorf("more than 16 bytes were needed for %q", what.Name)
 		}
 	})
 }
