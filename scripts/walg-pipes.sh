@@ -39,6 +39,7 @@ walg_stage() { # FILTER COMMAND OPTION...
 walg_find_ext() {
 	if [ -n "${WALG_COMPRESS_COMMAND-}" ]; then
 		walg_ext=${WALG_COMPRESS_EXT-}
+		[ -n "$walg_ext" ] || walg_fail 64 'WALG_COMPRESS_COMMAND needs WALG_COMPRESS_EXT, such as .zst'
 	elif [ "${WALG_COMPRESSION_METHOD:-lz4}" = lz4 ]; then
 		walg_ext=.lz4 # what --ext prints, without a process on the way of each segment
 	else
@@ -61,21 +62,24 @@ walg_push() {
 # walg_fetch passes its options to walg-compress -d; the method is that of the
 # object's extension, not of its content.
 walg_fetch() {
-	walg_key=$1 && shift
+	walg_key=$1 walg_expand='' walg_method=none && shift
 	case $walg_key in
-	*"${WALG_COMPRESS_EXT:-/}") walg_method=none walg_expand=${WALG_DECOMPRESS_COMMAND-} ;;
-	*.lz4) walg_method=lz4 walg_expand='' ;;
-	*.lzma) walg_method=lzma walg_expand='' ;;
-	*.br) walg_method=brotli walg_expand='' ;;
-	*.zst) walg_method=zstd walg_expand='' ;;
-	*) walg_method=none walg_expand='' ;;
+	*.lz4) walg_method=lz4 ;;
+	*.lzma) walg_method=lzma ;;
+	*.br) walg_method=brotli ;;
+	*.zst) walg_method=zstd ;;
+	*.gz) walg_method=gzip ;;
+	*.lzo) walg_method='' ;; # which walg-compress names
 	esac
+	if [ -n "${WALG_DECOMPRESS_COMMAND-}" ] && [ "${walg_key%"${WALG_COMPRESS_EXT:-/}"}" != "$walg_key" ]; then
+		walg_method=none walg_expand=$WALG_DECOMPRESS_COMMAND
+	fi
 	if walg_nested; then
 		[ -z "$walg_expand${WALG_DECRYPT_COMMAND-}" ] ||
 			walg_fail 64 "WALG_PIPES=nested cannot run WALG_DECRYPT_COMMAND or WALG_DECOMPRESS_COMMAND"
-		walg-compress -d -m "$walg_method" "$@" -- walg-crypt -d -- walg-get "$walg_key"
+		walg-compress -d ${walg_method:+-m "$walg_method"} "$@" -- walg-crypt -d -- walg-get "$walg_key"
 	else
 		walg-get "$walg_key" | (walg_stage walg-crypt "${WALG_DECRYPT_COMMAND-}" -d) |
-			(walg_stage walg-compress "$walg_expand" -d -m "$walg_method" "$@")
+			(walg_stage walg-compress "$walg_expand" -d ${walg_method:+-m "$walg_method"} "$@")
 	fi
 }
