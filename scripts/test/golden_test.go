@@ -23,15 +23,50 @@ func goldenSite(t testing.TB, archive string) *site {
 	t.Helper()
 	dir := pgtest.Dir(t)
 	stored := filepath.Join(dir, "store")
-	if err := os.CopyFS(stored, os.DirFS(filepath.Join("../../testdata/golden", archive, "store"))); err != nil {
-		t.Fatal(err)
-	}
+	goldenStore(t, archive, stored)
 	pgtest.Own(t, stored)
+	settings := []string{"WALG_FILE_PREFIX=" + stored}
+	if keys := filepath.Join("../../testdata/golden", archive, "keys"); exists(keys) {
+		readable := filepath.Join(dir, "keys")
+		if err := os.CopyFS(readable, os.DirFS(keys)); err != nil {
+			t.Fatal(err)
+		}
+		pgtest.Own(t, readable)
+		for _, setting := range goldenKeys[archive] {
+			settings = append(settings, strings.ReplaceAll(setting, "KEYS", readable))
+		}
+	}
 	return &site{
 		Cluster:  &pgtest.Cluster{Major: 15, Dir: dir, BinDir: pgtest.BinDir(t, 15), SocketDir: dir, Port: 5432, User: "pgtest"},
 		t:        t,
 		store:    stored,
-		settings: []string{"WALG_FILE_PREFIX=" + stored},
+		settings: settings,
+	}
+}
+
+// goldenKeys are the settings of the encrypted archives, whose keys are in the
+// folder KEYS.
+var goldenKeys = map[string][]string{
+	"pgp":       {"WALG_PGP_KEY_PATH=KEYS/priv.gpg"},
+	"pgp_pass":  {"WALG_PGP_KEY_PATH=KEYS/priv.gpg", "WALG_PGP_KEY_PASSPHRASE=s3cr3t phrase"},
+	"libsodium": {"WALG_LIBSODIUM_KEY_PATH=KEYS/key.hex", "WALG_LIBSODIUM_KEY_TRANSFORM=hex"},
+}
+
+// goldenStore copies an archive's store to dir, and expands the objects that
+// are kept compressed to save room.
+func goldenStore(t testing.TB, archive, dir string) {
+	t.Helper()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("../../testdata/golden", archive, "store"))); err != nil {
+		t.Fatal(err)
+	}
+	packed, err := filepath.Glob(dir + "/basebackups_005/*/tar_partitions/*.xz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(packed) > 0 {
+		if out, err := exec.Command("unxz", packed...).CombinedOutput(); err != nil {
+			t.Fatalf("unxz: %v\n%s", err, out)
+		}
 	}
 }
 
@@ -44,7 +79,9 @@ func goldenLines(t testing.TB, archive, name string) []string {
 // What WAL-G wrote comes back as WAL-G restored it, file by file; and with its
 // WAL replayed, as it was in the database, value by value.
 func TestGoldenArchivesRestoreToTheSameTreeAndContent(t *testing.T) {
-	for _, archive := range []string{"lz4_full", "multi_tar", "tablespace"} {
+	for _, archive := range []string{
+		"lz4_full", "multi_tar", "tablespace", "brotli", "lzma", "zstd", "pgp", "pgp_pass", "libsodium",
+	} {
 		t.Run(archive, func(t *testing.T) {
 			together(t)
 			s := goldenSite(t, archive)

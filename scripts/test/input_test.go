@@ -94,12 +94,12 @@ func TestAWrongCommandLineIsStatus64(t *testing.T) {
 		{`walg-compress "$F" -- cat "$F"`, 64, says("both a FILE and a COMMAND")},
 		{`walg-compress "$D"`, 64, says("is a directory")},
 		{`walg-compress "$W/absent"`, 66, says("walg-compress: ", "/absent: no such file")},
-		{`walg-compress -m gzip "$F"`, 64, says(`unknown compression method "gzip"`, "lz4, none")},
-		{`walg-compress -m zstd "$F"`, 64, says("zstd is not supported by this version", "hint: ", "--through -- COMMAND")},
-		{`walg-compress -d -m brotli "$Z"`, 64, says("brotli is not supported")},
+		{`walg-compress -m gzip "$F"`, 64, says(`unknown compression method "gzip"`, "lz4, lzma, brotli, zstd, none")},
+		{`walg-compress -d -m lzo "$Z"`, 64, says(`unknown compression method "lzo"`, "gzip, xz")},
+		{`walg-compress -m zstd -l 99 "$F"`, 64, says("zstd has no level 99: it is 1 to 22")},
 		{`walg-compress -l best "$F"`, 64, says("not a whole number")},
 		{`walg-compress -T 0 "$F"`, 64, says("less than 1")},
-		{`walg-crypt -m rot13 "$F"`, 64, says(`"rot13" is not supported`, "hint: ", "--through")},
+		{`walg-crypt -m rot13 "$F"`, 64, says(`unknown encryption method "rot13"`, "libsodium")},
 		{`walg-put <"$F"`, 64, says("want one KEY, not 0")},
 		{`walg-put a b <"$F"`, 64, says("want one KEY, not 2")},
 		{`walg-put k --meta noequals <"$F"`, 64, says("noequals", "NAME=VALUE")},
@@ -155,14 +155,14 @@ func TestASettingIsJudgedByTheProgramThatUsesIt(t *testing.T) {
 	mistakes(t, []mistake{
 		// Used: a value that does not parse.
 		{`WALG_COMPRESSION_METHOD=gzip walg-compress "$F" | walg-put k`, 64, says(`unknown compression method "gzip"`)},
-		{`WALG_COMPRESSION_METHOD=zstd walg-compress "$F" | walg-put k`, 64, says("zstd is not supported")},
+		{`WALG_COMPRESSION_METHOD=zstd WALG_ZSTD_LEVEL=19 walg-compress "$F" | walg-put k`, 64, says("setting WALG_ZSTD_LEVEL=19: ")},
 		{`WALG_TRUST_EOF=maybe walg-put k <"$F"`, 64, says("setting WALG_TRUST_EOF=maybe: ")},
 		{`WALG_NETWORK_RATE_LIMIT=fast walg-put k <"$F"`, 64, says("setting WALG_NETWORK_RATE_LIMIT=fast: ")},
 		{`WALG_TAR_SIZE_THRESHOLD=big walg-tar create "$D" | walg-put k`, 64, says("setting WALG_TAR_SIZE_THRESHOLD=big: ")},
 		{`WALG_UPLOAD_DISK_CONCURRENCY=0 walg-tar create "$D" | walg-put k`, 64, says("setting WALG_UPLOAD_DISK_CONCURRENCY=0: less than 1")},
 		{`WALG_DISK_RATE_LIMIT=-5 walg-tar create "$D" | walg-put k`, 64, says("setting WALG_DISK_RATE_LIMIT=-5: ")},
 		// Encryption that is asked for is never left out.
-		{`WALG_PGP_KEY_PATH=/key walg-crypt "$F" | walg-put k`, 64, says("encryption by WALG_PGP_KEY_PATH is not supported", "hint: ", "--through")},
+		{`WALG_PGP_KEY_PATH=/key walg-crypt "$F" | walg-put k`, 64, says("setting WALG_PGP_KEY_PATH: open /key: no such file")},
 		{`WALG_PGP_KEY=key walg-crypt "$F" | walg-put k`, 64, says("WALG_PGP_KEY")},
 		{`WALG_LIBSODIUM_KEY=key walg-crypt "$F" | walg-put k`, 64, says("WALG_LIBSODIUM_KEY")},
 		{`WALG_LIBSODIUM_KEY_PATH=/key walg-crypt "$F" | walg-put k`, 64, says("WALG_LIBSODIUM_KEY_PATH")},
@@ -190,6 +190,7 @@ func TestASettingThatOthersUseIsNotOurs(t *testing.T) {
 		`WALG_TRUST_EOF=maybe walg-compress "$F" -o /dev/null`,
 		`WALG_COMPRESSION_METHOD=gzip walg-put k <"$F"`,
 		`WALG_COMPRESSION_METHOD=zstd walg-compress -d "$Z" -o /dev/null`, // it is about new objects
+		`WALG_ZSTD_LEVEL=19 walg-compress "$F" -o /dev/null`,
 		`WALG_PGP_KEY=key walg-compress "$F" -o /dev/null`,
 		`WALG_PGP_KEY=key walg-put k <"$F"`,
 		`WALG_TAR_SIZE_THRESHOLD=big walg-put k <"$F"`,
@@ -210,10 +211,10 @@ func TestASettingWithoutEffectIsSaidOnce(t *testing.T) {
 	c := newCargo(t, random(t), 2000)
 	env = append(env, "WALG_FILE_PREFIX="+dir, "D="+c.dir)
 	for _, setting := range []struct{ kv, want string }{
-		{"WALG_ZSTD_LEVEL=3", "warning: setting WALG_ZSTD_LEVEL is known to WAL-G and has no effect here\n"},
+		{"WALG_UPLOAD_QUEUE=3", "warning: setting WALG_UPLOAD_QUEUE is known to WAL-G and has no effect here\n"},
 		{"WALG_DELTA_MAX_STEPS=6", "warning: setting WALG_DELTA_MAX_STEPS is known to WAL-G and has no effect here\n"},
 		{"WALG_SOME_VENDORS_OWN=1", "warning: unknown setting WALG_SOME_VENDORS_OWN\n"},
-		{"WALG_ZSTD_LEVEL=", ""},
+		{"WALG_UPLOAD_QUEUE=", ""},
 		{"WALG_SERVICE_HOST=10.0.0.1", ""},
 		{"WALG_SERVICE_PORT_HTTP=80", ""},
 		{"WALG_PORT=tcp://10.0.0.1:80", ""},

@@ -339,7 +339,9 @@ func TestGoldenArchivesHaveTheLayoutThatWeCheck(t *testing.T) {
 	for archive, backup := range map[string]string{
 		"lz4_full": "base_000000010000000000000003", "multi_tar": "base_000000010000000000000003", "tablespace": "base_000000010000000000000004",
 	} {
-		openArchive(t, filepath.Join("../../testdata/golden", archive, "store"), backup).layout(t, ".lz4")
+		dir := filepath.Join(t.TempDir(), archive)
+		goldenStore(t, archive, dir)
+		openArchive(t, dir, backup).layout(t, ".lz4")
 	}
 }
 
@@ -347,7 +349,9 @@ func TestGoldenArchivesHaveTheLayoutThatWeCheck(t *testing.T) {
 // of objects, keys and members, the same types, the same headers.
 func TestArchiveHasTheLayoutOfWALG(t *testing.T) {
 	together(t)
-	golden := openArchive(t, "../../testdata/golden/tablespace/store", "base_000000010000000000000004")
+	stored := filepath.Join(t.TempDir(), "golden")
+	goldenStore(t, "tablespace", stored)
+	golden := openArchive(t, stored, "base_000000010000000000000004")
 	const threshold = 4 << 20
 	s := newSite(t, pgtest.Options{Checksums: true}, "WALG_TAR_SIZE_THRESHOLD="+strconv.Itoa(threshold))
 	space := s.Mkdir("space")

@@ -284,7 +284,7 @@ func TestBackupRefusesWhatItCannotReachOrDoesNotBelongTogether(t *testing.T) {
 		{"no operand", "walg-backup-push", nil, 64, []string{"usage: walg-backup-push"}},
 		{"unknown option", "walg-backup-push --nonsense " + s.DataDir, nil, 64, []string{"--nonsense"}},
 		{"store that is not there", "walg-backup-push " + s.DataDir, []string{"WALG_FILE_PREFIX=" + s.Dir + "/absent"}, 64, []string{"no such directory"}},
-		{"encryption that is not supported", "walg-backup-push " + s.DataDir, []string{"WALG_PGP_KEY=x"}, 64, []string{"WALG_PGP_KEY"}},
+		{"a key that is none", "walg-backup-push " + s.DataDir, []string{"WALG_PGP_KEY=x"}, 64, []string{"WALG_PGP_KEY"}},
 		{"user data that is no JSON", "walg-backup-push --add-user-data { " + s.DataDir, nil, 64, []string{"JSON"}},
 		{"restore of nothing", "walg-backup-fetch " + s.Dir + "/new", nil, 66, []string{"no backup"}},
 		{"restore of a name that is not there", "walg-backup-fetch " + s.Dir + "/new base_000000010000000000000099", nil, 66, []string{"base_000000010000000000000099"}},
