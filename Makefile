@@ -23,7 +23,7 @@ WALG_SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 endif
 export WALG_SEED
 
-.PHONY: build help test tools unittest e2e lint cross coverage soak bench bench-store man install dist demo clean
+.PHONY: build help test tools unittest fuzz e2e lint cross coverage soak bench bench-store bench-codec man install dist demo clean
 .NOTPARALLEL:
 
 build: ## the six programs, in bin/
@@ -33,7 +33,7 @@ build: ## the six programs, in bin/
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
-test: tools build lint unittest e2e ## all that CI runs; random tests are sampled
+test: tools build lint unittest fuzz e2e ## all that CI runs; random tests are sampled
 	@echo "make test: ok (seed $(WALG_SEED))"
 
 tools:
@@ -43,6 +43,9 @@ unittest: ## the tests of the packages, that of deadlines alone, some under the 
 	$(GO) test -count=1 $$($(GO) list ./lib/... ./cmd/... | grep -v /store/open$$)
 	$(GO) test -count=1 ./lib/store/open
 	$(GO) test -count=1 -race $(RACING)
+
+fuzz: ## the fuzzers of compression and encryption, a minute each
+	scripts/test/fuzz.sh 60s lib/codec lib/crypt
 
 e2e: ## the programs and scripts against real servers
 	@echo "seed: WALG_SEED=$(WALG_SEED) repeats this run"
@@ -74,6 +77,9 @@ bench: tools build ## speed and memory, beside tar and lz4
 
 bench-store: tools build ## speed to and from MinIO, beside aws and rclone
 	$(GO) run ./scripts/test/bench store
+
+bench-codec: tools build ## speed of the codecs, beside lz4, zstd, brotli, xz and gpg
+	$(GO) run ./scripts/test/bench codec
 
 man: ## the manual pages, in build/man/
 	@mkdir -p build/man

@@ -123,6 +123,12 @@ need gcc gcc
 need libc6-dev gcc
 need lz4 lz4
 need xz-utils xz
+need zstd zstd
+need brotli brotli
+need gzip gzip
+need lzop lzop
+need age age
+[ -e /usr/include/sodium.h ] || packages="$packages libsodium-dev"
 need pv pv
 need scdoc scdoc
 need shellcheck shellcheck

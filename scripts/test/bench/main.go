@@ -2,11 +2,12 @@
 // work, in turns, in one run, every run printed. Load on the machine shows in
 // the spread; compare medians and ratios, not runs of different days.
 //
-//	go run ./scripts/test/bench [-runs N] [-big MiB] [-small N] [-many N] [-object MiB] [part...]
+//	go run ./scripts/test/bench [-runs N] [-big MiB] [-small N] [-many N] [-object MiB] [-sample MiB] [part...]
 //
-// The parts are big, small, many, wal, start and store; without any all but
-// store are run. It needs bin/ (make build), tar, lz4 and, for big and wal,
-// PostgreSQL 15; store needs MinIO, aws and rclone, all of tools.sh.
+// The parts are big, small, many, wal, start, store and codec; without any all
+// but store and codec are run. It needs bin/ (make build), tar, lz4 and, for
+// big, wal and codec, PostgreSQL 15; store needs MinIO, aws and rclone, codec
+// lz4, zstd, brotli, xz and gpg, all of tools.sh.
 package main
 
 import (
@@ -58,6 +59,8 @@ func main() {
 			b.memory()
 		case "store":
 			b.storage()
+		case "codec":
+			b.codecs()
 		default:
 			log.Fatalf("no part %q", part)
 		}
@@ -88,6 +91,16 @@ func (b *bench) limit(what string, figure, limit float64, unit string) {
 		b.missed = true
 	}
 	fmt.Printf("%-58s %8.2f%s  limit %.2f%s  %s\n", what, figure, unit, limit, unit, verdict)
+}
+
+// least is limit for a figure that must not be smaller.
+func (b *bench) least(what string, figure, least float64, unit string) {
+	verdict := "ok"
+	if figure < least {
+		verdict = "BELOW"
+		b.missed = true
+	}
+	fmt.Printf("%-58s %8.2f%s  at least %.2f%s  %s\n", what, figure, unit, least, unit, verdict)
 }
 
 // start measures how long each program takes to come up.
