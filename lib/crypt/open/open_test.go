@@ -192,6 +192,10 @@ func TestSelfTestFindsAKeyThatDoesNotFit(t *testing.T) {
 			t.Errorf("%q: %v", settings, err)
 		}
 	}
+	wrong := mustOpen(t, phrase[0], "WALG_PGP_KEY_PASSPHRASE=wrong")
+	if err := crypt.SelfTest(context.Background(), wrong); fault.Status(err) != fault.Usage || !strings.Contains(err.Error(), "wrong passphrase") {
+		t.Errorf("a wrong passphrase: %v", err)
+	}
 	bad := twisted{mustOpen(t, sodium...), mustOpen(t, "WALG_LIBSODIUM_KEY=another-text-of-more-than-32-bytes-in-all")}
 	if err := crypt.SelfTest(context.Background(), bad); fault.Status(err) != fault.Usage || !strings.Contains(err.Error(), "self-test") {
 		t.Errorf("%v", err)

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -37,8 +38,12 @@ func Open(key []byte, passphrase string) (*Method, error) {
 func (m *Method) Name() string { return "openpgp" }
 
 // CanDecrypt reports whether there is a private key, and the passphrase if it
-// needs one.
-func (m *Method) CanDecrypt() bool { return m.ring.Usable() == nil }
+// needs one. A wrong passphrase counts: whoever set it means to decrypt, and
+// should hear of it before there is a backup.
+func (m *Method) CanDecrypt() bool {
+	err := m.ring.Usable()
+	return err == nil || errors.Is(err, keyring.ErrPassphrase)
+}
 
 // NewWriter returns a writer of a message to w. A key that is expired, revoked
 // or not usable here is status 64.

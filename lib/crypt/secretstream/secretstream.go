@@ -90,14 +90,14 @@ func (m *Method) NewReader(_ context.Context, r io.Reader) decode.Reader {
 }
 
 // Inspect tries the key on the first chunk: the format has no magic.
-func (m *Method) Inspect(_ context.Context, r io.Reader) (crypt.Report, error) {
+func (m *Method) Inspect(ctx context.Context, r io.Reader) (crypt.Report, error) {
 	report := crypt.Report{Method: m.Name()}
 	head, err := io.ReadAll(io.LimitReader(r, headerSize+chunkSize+overhead))
 	if err != nil {
 		return report, err
 	}
 	var one [1]byte
-	_, err = m.NewReader(nil, bytes.NewReader(head)).Read(one[:])
+	_, err = m.NewReader(ctx, bytes.NewReader(head)).Read(one[:])
 	// A first chunk that is good and not the last is cut off behind it here.
 	if report.Fits = err == nil || err == io.EOF; !report.Fits {
 		report.Reason = "another key, or no libsodium data: the format has no mark"

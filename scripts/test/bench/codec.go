@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
@@ -97,11 +98,12 @@ func (b *bench) cryptors() (all [][2]contest, done func()) {
 	}
 }
 
-// contest runs one, in turns, and prints every run.
+// contest runs one, in turns, and prints every run. The output goes into a pipe,
+// as it does in use.
 func (b *bench) contest(c contest, file string, plain int64) {
 	var ours, theirs []result
 	one := func(line string) result {
-		return run(nil, []string{"sh", "-c", "export LC_ALL=C; " + assigned(line) + ` <"$1" >/dev/null`, "sh", file})
+		return run(nil, []string{"sh", "-c", "export LC_ALL=C; " + assigned(line) + ` <"$1"`, "sh", file}, []string{"cat"})
 	}
 	one(c.walg) // the file is in memory, and the program
 	for range *runs {
@@ -119,7 +121,7 @@ func (b *bench) contest(c contest, file string, plain int64) {
 	}
 	most := 0.0
 	for _, r := range ours {
-		most = max(most, r.rss())
+		most = max(most, r.stages[0])
 	}
 	fmt.Printf("%s\n    walg %v\n", c.name, ours)
 	if c.peer == "" {
@@ -168,8 +170,9 @@ func outputSize(line, from string) int64 {
 	return fi.Size()
 }
 
-// concatenated makes a file of the files below dir, of at most so many MiB; the
-// largest first, as a cluster has them.
+// concatenated makes a file of the files below dir, of at most so many MiB: the
+// largest first, of which something of each; of WAL the newest, which is of
+// pgbench's load and not of its loading.
 func (b *bench) concatenated(name, dir string) string {
 	type found struct {
 		name string
@@ -186,7 +189,9 @@ func (b *bench) concatenated(name, dir string) string {
 		}
 		return err
 	}))
-	slices.SortStableFunc(files, func(a, b found) int { return int(b.size - a.size) })
+	slices.SortFunc(files, func(a, b found) int {
+		return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(b.name, a.name))
+	})
 	whole := filepath.Join(b.work, name)
 	out, err := os.Create(whole)
 	check(err)

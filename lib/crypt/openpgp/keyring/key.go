@@ -236,7 +236,7 @@ func (k *key) open(passphrase string) error {
 			return fault.WithHint(fault.New(fault.Usage, "%s is protected by a passphrase", name), "set WALG_PGP_KEY_PASSPHRASE")
 		}
 		if guard(func() error { return private.Decrypt([]byte(passphrase)) }) != nil {
-			return fault.WithHint(fault.New(fault.Usage, "%s: wrong passphrase", name), "set WALG_PGP_KEY_PASSPHRASE to that of this key")
+			return fault.WithHint(fault.New(fault.Usage, "%s: %w", name, ErrPassphrase), "set WALG_PGP_KEY_PASSPHRASE to that of this key")
 		}
 	}
 	k.private = private

@@ -78,6 +78,9 @@ func (r *Ring) Open(s Sealed) (Session, error) {
 	return Session{}, found
 }
 
+// ErrPassphrase says that the passphrase does not open the private key.
+var ErrPassphrase = errors.New("wrong passphrase")
+
 // Usable returns nil where a private key is at hand that can be used, or says
 // why not.
 func (r *Ring) Usable() error {
