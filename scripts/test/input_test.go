@@ -166,8 +166,8 @@ func TestASettingIsJudgedByTheProgramThatUsesIt(t *testing.T) {
 		{`WALG_PGP_KEY=key walg-crypt "$F" | walg-put k`, 64, says("WALG_PGP_KEY")},
 		{`WALG_LIBSODIUM_KEY=key walg-crypt "$F" | walg-put k`, 64, says("WALG_LIBSODIUM_KEY")},
 		{`WALG_LIBSODIUM_KEY_PATH=/key walg-crypt "$F" | walg-put k`, 64, says("WALG_LIBSODIUM_KEY_PATH")},
-		{`WALG_CSE_KMS_ID=id walg-crypt "$F" | walg-put k`, 64, says("WALG_CSE_KMS_ID")},
-		{`YC_CSE_KMS_KEY_ID=id walg-crypt "$F" | walg-put k`, 64, says("YC_CSE_KMS_KEY_ID")},
+		{`AWS_EC2_METADATA_DISABLED=true WALG_CSE_KMS_ID=id walg-crypt "$F" | walg-put k`, 64, says("key with id at AWS KMS: no credentials", "hint: set AWS_ACCESS_KEY_ID")},
+		{`YC_METADATA_ADDR=127.0.0.1:1 YC_CSE_KMS_KEY_ID=id walg-crypt "$F" | walg-put k`, 64, says("key with id at kms.yandex: no token", "hint: set YC_SERVICE_ACCOUNT_KEY_FILE")},
 		{`WALG_PGP_KEY=key walg-crypt -m none "$F" | walg-put k`, 64, says("-m none contradicts WALG_PGP_KEY")},
 		{`WALG_PGP_KEY=key walg-crypt -d "$F" | walg-put k`, 64, says("WALG_PGP_KEY")},
 		// Refused, whoever reads it.
