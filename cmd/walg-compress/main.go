@@ -44,7 +44,7 @@ func setup(f *cli.Flags) cli.Run {
 	return func(ctx context.Context, e *cli.Env) error {
 		o := codec.Options{Level: int(*level), Threads: int(*threads), Memory: *memory}
 		if *decompress && !f.Given("threads") {
-			o.Threads = 1 // decoding is faster than what comes after it; more only burn time
+			o.Threads = min(o.Threads, 2) // decoding is faster than what comes after it; more only burn time
 		}
 		given := ""
 		if !*decompress || f.Given("method") {

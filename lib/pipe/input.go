@@ -43,7 +43,7 @@ type Input struct {
 	unwatch func() bool
 	total   int64 // size of a regular file, else -1
 	n       atomic.Int64
-	tainted bool
+	tainted atomic.Bool // a codec's writing goroutine asks
 	err     error
 }
 
@@ -132,7 +132,7 @@ func (in *Input) Total() int64 { return in.total }
 // Tainted reports whether the data comes from an end of file that nobody
 // earned. It is known after the first byte as a rule and for certain at
 // io.EOF.
-func (in *Input) Tainted() bool { return in.tainted && !in.policy.Trust }
+func (in *Input) Tainted() bool { return in.tainted.Load() && !in.policy.Trust }
 
 // Read reads from the stream under its contract.
 func (in *Input) Read(p []byte) (int, error) {
@@ -212,7 +212,7 @@ func (in *Input) look() error {
 	case believed:
 		return nil
 	case foreign:
-		in.tainted = true
+		in.tainted.Store(true)
 	case stamped:
 		m, err := readMarks(in.f)
 		if err != nil {
@@ -221,10 +221,10 @@ func (in *Input) look() error {
 		if m.mixed {
 			return mixedError(in.name)
 		}
-		in.tainted = !m.walg || m.tainted
+		in.tainted.Store(!m.walg || m.tainted)
 	case command:
 		m, err := readMarks(in.f)
-		in.tainted = err == nil && m.walg && m.tainted && !in.honest
+		in.tainted.Store(err == nil && m.walg && m.tainted && !in.honest)
 	}
 	return in.refuse()
 }
@@ -243,13 +243,13 @@ func (in *Input) end() error {
 		}
 		return io.EOF
 	case foreign:
-		in.tainted = true
+		in.tainted.Store(true)
 	case stamped:
 		m, err := readMarks(in.f)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", in.name, err)
 		}
-		in.tainted = in.tainted || !m.walg || m.tainted
+		in.tainted.Store(in.tainted.Load() || !m.walg || m.tainted)
 		if !m.walg {
 			break
 		}

@@ -1,7 +1,7 @@
 // Package brotli writes and reads brotli streams (RFC 7932). What it writes has
-// a window of 4 MiB at every level, and the same bytes for any number of
-// threads and any sizes of writes. The format has no checksum: a reader sees
-// every truncation, but not all damage, and no stream is proven.
+// a window of 4 MiB at every level, and is the same whatever the sizes of the
+// writes. The format has no checksum: a reader sees every truncation, but not
+// all damage, and no stream is proven.
 package brotli
 
 import (
@@ -61,7 +61,7 @@ const largeWindow = 0x11
 func (r *reader) begin() error {
 	head, err := r.src.Peek(2)
 	if len(head) == 2 && head[0] == largeWindow {
-		return fault.WithHint(r.src.Corrupt("a large-window stream (window of 2^%d bytes), which RFC 7932 does not have", head[1]&0x3f),
+		return fault.WithHint(r.src.Corrupt("a stream with a large window (2^%d bytes), which RFC 7932 does not have", head[1]&0x3f),
 			"run its own program as the stage: --through -- brotli -dc")
 	}
 	if err == io.EOF && len(head) > 0 { // the shortest stream has one byte

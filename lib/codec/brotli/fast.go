@@ -20,22 +20,20 @@ const (
 	outputSize = 64 << 10 // is written at once, or more
 )
 
-// fast finds matches and codes them, each on a core of its own where it may.
+// fast finds matches and codes them, each on a core of its own.
 type fast struct {
 	w       io.Writer
 	finder  matchfinder.MatchFinder
 	encoder library.Encoder
-	out     []byte // coded, not yet written
-	begun   bool   // the first byte is written
-	batch   *batch // being searched
-	err     error
+	batch   *batch        // being searched, or nil before the first
+	free    chan *batch   // batches that can be filled: their number bounds memory
+	queue   chan *batch   // batches to be coded, in order
+	ended   chan struct{} // the queue is written
+	fail    chan struct{} // closed when err is set
+	err     error         // of writing; read after ended or fail
+	out     []byte        // coded, not yet written
+	begun   bool          // the first byte is written
 	done    bool
-
-	// Set where two cores work; else the caller's codes too.
-	free  chan *batch   // batches that can be filled: their number bounds memory
-	queue chan *batch   // batches to be coded, in order
-	ended chan struct{} // the queue is written
-	fail  chan struct{} // closed when err is set
 }
 
 // batch is the content of one metablock, and its matches.
@@ -48,23 +46,32 @@ type batch struct {
 	last     bool
 }
 
-func newFast(w io.Writer, finder matchfinder.MatchFinder, threads int) *fast {
-	z := &fast{w: w, finder: finder, batch: new(batch)}
-	if threads > 1 {
-		z.free = make(chan *batch, batches)
-		for range batches - 1 {
-			z.free <- new(batch)
-		}
-		z.queue = make(chan *batch, 1)
-		z.ended = make(chan struct{})
-		z.fail = make(chan struct{})
-		go z.codeAll()
+func newFast(w io.Writer, finder matchfinder.MatchFinder) *fast {
+	z := &fast{
+		w:      w,
+		finder: finder,
+		free:   make(chan *batch, batches),
+		queue:  make(chan *batch, 1),
+		ended:  make(chan struct{}),
+		fail:   make(chan struct{}),
+	}
+	for range batches {
+		z.free <- new(batch)
 	}
 	return z
 }
 
+// begin starts the goroutine that codes what was searched.
+func (z *fast) begin() {
+	if z.batch == nil {
+		z.batch = <-z.free
+		go z.codeAll()
+	}
+}
+
 // Write compresses p.
 func (z *fast) Write(p []byte) (n int, err error) {
+	z.begin()
 	for len(p) > 0 {
 		if err := z.failure(); err != nil {
 			return n, err
@@ -104,9 +111,6 @@ func (b *batch) search(finder matchfinder.MatchFinder) {
 
 // failure is the error of writing, if it is known yet.
 func (z *fast) failure() error {
-	if z.fail == nil {
-		return z.err
-	}
 	select {
 	case <-z.fail:
 		return z.err
@@ -117,15 +121,10 @@ func (z *fast) failure() error {
 
 // send has the batch coded and takes the next one to fill.
 func (z *fast) send() {
-	if z.queue == nil {
-		if z.err == nil {
-			z.err = z.code(z.batch)
-		}
-	} else {
-		z.queue <- z.batch
-		z.batch = <-z.free
-	}
-	*z.batch = batch{src: z.batch.src[:0], matches: z.batch.matches[:0]}
+	z.queue <- z.batch
+	b := <-z.free
+	*b = batch{src: b.src[:0], matches: b.matches[:0]}
+	z.batch = b
 }
 
 func (z *fast) codeAll() {
@@ -166,14 +165,13 @@ func (z *fast) Close() error {
 		return z.err
 	}
 	z.done = true
+	z.begin()
 	if len(z.batch.src) > z.batch.searched {
 		z.batch.search(z.finder)
 	}
 	z.batch.last = true
-	z.send()
-	if z.queue != nil {
-		close(z.queue)
-		<-z.ended
-	}
+	z.queue <- z.batch
+	close(z.queue)
+	<-z.ended
 	return z.err
 }

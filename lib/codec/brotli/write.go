@@ -6,15 +6,6 @@ import (
 
 	library "github.com/andybalholm/brotli"
 	"github.com/andybalholm/brotli/matchfinder"
-
-	"walg/lib/fault"
-)
-
-// Levels, the numbers of the brotli program's -q.
-const (
-	Fastest  = 0
-	Default  = 3
-	Smallest = 11
 )
 
 const (
@@ -22,66 +13,75 @@ const (
 	window    = 1<<windowLog - 16 // the farthest distance (RFC 7932 section 9.1)
 )
 
-// NewWriter returns a writer of one stream into w. At the levels 0 to 3 it
-// finds matches and codes them on two cores where threads allows it; the
-// others work on one. They take up to 128 MiB.
+// NewWriter returns a writer of one stream into w, at a level of the brotli
+// program's, 0 to 11. At the levels 0 to 3 one core finds matches and another
+// codes them; the others work on one core. The process stays below 128 MiB.
 //
-// Each level is at least as small as the one below it, which the library's own
-// are not: its levels 0 to 4 are larger than what its newer match finders do in
-// less time, so that here 0 and 1 are the same, 2 and 3, and 4 and 5.
-func NewWriter(w io.Writer, level, threads int) (io.WriteCloser, error) {
+// No level makes more than the one before it, but for WAL, of which 6 to 9 make
+// up to 1 % more than 5, as those of the brotli program do. The library's
+// levels 0 to 4 would: they make more than its newer match finders do in less
+// time. So 0 and 1 are the same here, and so are 2 and 3, and 4 and 5.
+func NewWriter(w io.Writer, level int) io.WriteCloser {
 	switch {
-	case level < Fastest || level > Smallest:
-		return nil, fault.New(fault.Usage, "brotli has no level %d: it is %d to %d", level, Fastest, Smallest)
 	case level <= 1:
-		return newFast(w, &matchfinder.ZFast{MaxDistance: window}, threads), nil
+		return newFast(w, &matchfinder.ZFast{MaxDistance: window})
 	case level <= 3:
-		return newFast(w, &matchfinder.ZM{MaxDistance: window}, threads), nil
+		return newFast(w, &matchfinder.ZM{MaxDistance: window})
+	}
+	portion, piece := 2<<20, 2<<20
+	if level >= 10 { // which take the most memory for what they are given at once
+		portion, piece = 1<<20, 256<<10
 	}
 	return &dense{
-		z:       library.NewWriterOptions(w, library.WriterOptions{Quality: max(level, 5), LGWin: windowLog}),
-		portion: make([]byte, 0, portionSize),
-	}, nil
+		z:       library.NewWriterOptions(w, library.WriterOptions{Quality: min(max(level, 5), 11), LGWin: windowLog}),
+		portion: make([]byte, 0, portion),
+		piece:   piece,
+	}
 }
 
-// portionSize is how much the library codes at once. With more the levels from
-// 10 on need more than 128 MiB; with less all become larger, and below 1 MiB
-// the library searches in another way, which does badly on text.
-const portionSize = 2 << 20
-
-// dense is the library's first writer, which knows all of the format.
+// dense is the library's first writer, which knows all of the format. It codes
+// the content in portions, whatever the sizes of writes, because the library
+// goes by the size of its first one: below 1 MiB it searches in a way that does
+// badly on text. Without an end after each portion it makes hardly less, and
+// takes twice the memory.
 type dense struct {
 	z       *library.Writer
-	portion []byte
+	portion []byte // being filled, up to its capacity
+	piece   int    // of a portion, that the library takes at once
 	err     error
 	done    bool
 }
 
 func (d *dense) Write(p []byte) (n int, err error) {
 	for len(p) > 0 && d.err == nil {
-		k := min(len(p), portionSize-len(d.portion))
+		k := min(len(p), cap(d.portion)-len(d.portion))
 		d.portion = append(d.portion, p[:k]...)
 		n += k
 		p = p[k:]
-		if len(d.portion) == portionSize {
-			d.err = d.pass()
+		if len(d.portion) == cap(d.portion) {
+			if d.err = d.pass(); d.err == nil {
+				d.err = d.z.Flush()
+			}
 		}
 	}
 	return n, d.err
 }
 
-// pass codes the portion, to the end.
+// pass gives the portion to the library.
 func (d *dense) pass() error {
-	_, err := d.z.Write(d.portion)
-	d.portion = d.portion[:0]
-	if err == nil {
-		err = d.z.Flush()
+	for p := d.portion; len(p) > 0; {
+		k := min(len(p), d.piece)
+		if _, err := d.z.Write(p[:k]); err != nil {
+			return err
+		}
+		p = p[k:]
+		// The library leaves garbage of a few large pieces, as much as all that
+		// is in use; left alone it doubles the process. To collect it takes less
+		// than a millisecond, to code a piece a hundred.
+		runtime.GC()
 	}
-	// A portion leaves garbage of a few large pieces, as much as all that is in
-	// use; left alone it doubles the process. To look takes less than a
-	// millisecond, to code a portion a hundred.
-	runtime.GC()
-	return err
+	d.portion = d.portion[:0]
+	return nil
 }
 
 // Close writes the rest and the end of the stream.
@@ -90,7 +90,7 @@ func (d *dense) Close() error {
 		return d.err
 	}
 	d.done = true
-	if _, d.err = d.z.Write(d.portion); d.err == nil {
+	if d.err = d.pass(); d.err == nil {
 		d.err = d.z.Close()
 	}
 	return d.err

@@ -3,10 +3,11 @@ package lz4
 import (
 	"bytes"
 	"math/rand/v2"
-	"os"
 	"testing"
 
 	pierrec "github.com/pierrec/lz4/v4"
+
+	"walg/lib/decode/decodetest"
 )
 
 // patterned makes data with matches of all lengths and distances: random bytes
@@ -54,14 +55,8 @@ func checkBlock(t *testing.T, src []byte, room int) {
 }
 
 func TestBlocksComeBackAsTheyWere(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	rounds := 3000
-	if os.Getenv("WALG_SOAK") != "" {
-		rounds = 300_000
-	}
-	for range rounds {
+	r := decodetest.Rand(t)
+	for range decodetest.Soak(3000, 300_000) {
 		src := patterned(r, r.IntN(1<<r.IntN(18)))
 		checkBlock(t, src, len(src))
 		checkBlock(t, src, len(src)+len(src)/255+64)

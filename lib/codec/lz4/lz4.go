@@ -12,10 +12,14 @@ import (
 const (
 	inputSize = 256 << 10
 
+	// What is written at once fits into a pipe: with more, we and the one who
+	// reads wait for one another and never work at the same time.
+	writeSize = 64 << 10
+
 	// Blocks between the one being read and the one being written hold so much,
 	// and take twice that: 3 of 4 MiB, 2 of the old format's 8 MiB, and no more
 	// than 12 of smaller ones.
-	aheadSize = 24 << 20
+	aheadSize = 12 << 20
 	maxAhead  = 12
 )
 
@@ -53,17 +57,27 @@ func (r *reader) Read(p []byte) (int, error) {
 		return 0, r.err
 	}
 	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
+	r.pass(n)
 	return n, nil
 }
 
-// WriteTo writes whole blocks to w without a copy between.
+// pass takes the first of rest into account and leaves it.
+func (r *reader) pass(n int) {
+	if r.held.frame.checked {
+		r.sum.write(r.rest[:n])
+	}
+	r.size += uint64(n)
+	r.rest = r.rest[n:]
+}
+
+// WriteTo writes to w without a copy between.
 func (r *reader) WriteTo(w io.Writer) (n int64, err error) {
 	for {
-		if len(r.rest) > 0 {
-			m, err := w.Write(r.rest)
+		for len(r.rest) > 0 {
+			p := r.rest[:min(len(r.rest), writeSize)]
+			r.pass(len(p))
+			m, err := w.Write(p)
 			n += int64(m)
-			r.rest = r.rest[m:]
 			if err != nil {
 				r.stop(err)
 				return n, err
@@ -114,10 +128,6 @@ func (r *reader) next() {
 		r.stop(b.err)
 		return
 	}
-	if b.frame.checked {
-		r.sum.write(b.data)
-	}
-	r.size += uint64(len(b.data))
 	r.held, r.rest = b, b.data
 }
 

@@ -47,6 +47,7 @@ type work struct {
 	src, dst []byte // dst has room for the size before the block
 	ready    chan struct{}
 	table    hashTable
+	high     *pierrec.CompressorHC // for the levels from 3 on
 	err      error
 }
 
@@ -146,8 +147,10 @@ func (b *work) compress(level int) {
 	if level < 3 {
 		n = compress(room, b.src, &b.table)
 	} else {
-		hc := pierrec.CompressorHC{Level: libraryLevel(level)}
-		if n, b.err = hc.CompressBlock(b.src, room); errors.Is(b.err, pierrec.ErrInvalidSourceShortBuffer) {
+		if b.high == nil {
+			b.high = &pierrec.CompressorHC{Level: libraryLevel(level)}
+		}
+		if n, b.err = b.high.CompressBlock(b.src, room); errors.Is(b.err, pierrec.ErrInvalidSourceShortBuffer) {
 			n, b.err = 0, nil
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // Default is the level for those who ask for none, in size and speed like
-// xz -0. WAL-G has no levels; what it writes is a seventh larger.
+// xz -0. WAL-G has no levels; what it writes is a tenth larger, or more.
 const Default = 6
 
 const (

@@ -79,7 +79,7 @@ func TestOursOpensTheStockProgram(t *testing.T) {
 	i := 0
 	for _, n := range []int{0, 1, 3, 4, 4096, 100 << 10, 100<<10 + 1, decodetest.Soak(2<<20, 100<<20)} {
 		for name, all := range map[string][]byte{"content": decodetest.Content(n), "noise": noise[:n]} {
-			for range decodetest.Soak(2, len(options)) {
+			for range decodetest.Soak(2, max(2, min(len(options), 12<<20/(n+1)))) {
 				option := options[i%len(options)]
 				i++
 				got, proven, err := unpack(stock(t, all, option...))

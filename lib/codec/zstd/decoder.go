@@ -50,8 +50,11 @@ func (r *reader) prepare(window int64) error {
 		zstd.WithDecoderConcurrency(r.ahead),
 		zstd.WithDecoderLowmem(false), // with true it makes more garbage than it saves
 		zstd.WithDecoderMaxWindow(uint64(window)))
+	if err != nil {
+		return r.src.Fault(err)
+	}
 	r.z = &decoder{z, window, r.ahead}
-	return r.src.Fault(err)
+	return nil
 }
 
 // release gives the decoder up.

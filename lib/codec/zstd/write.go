@@ -22,8 +22,8 @@ const (
 	partSize = 4 << 20
 	readSize = 256 << 10 // the checksum is taken of what is still in the cache
 
-	// An encoder takes its part's size and its tables, up to 2 MiB, above
-	// level 9 up to 35 MiB.
+	// An encoder takes its part's size and its tables, 1 to 5 MiB, from level
+	// 10 on 34 MiB.
 	maxThreads     = 6
 	maxThreadsBest = 2
 )
@@ -42,7 +42,7 @@ var header = []byte{0x28, 0xb5, 0x2f, 0xfd, 1 << 2, (23 - 10) << 3}
 // the library; TestPartsDoNotDependOnWhatWasBefore watches it.
 type writer struct {
 	w        io.Writer
-	level    zstd.EncoderLevel
+	level    int
 	encoders chan *zstd.Encoder // those that are idle
 	sum      *xxh64
 	part     *part         // being filled, or nil
@@ -64,17 +64,21 @@ type part struct {
 }
 
 // NewWriter returns a writer of one frame into w that compresses so many parts
-// at once, at a level of the zstd program: the library has four, and takes the
-// nearest.
+// at once, at most 6, or 2 from level 10 on. level is the zstd program's, 1 to
+// 22; the library has the four that are named here and takes the nearest.
 func NewWriter(w io.Writer, level, threads int) (io.WriteCloser, error) {
 	most := maxThreads
 	if level >= 10 {
 		most = maxThreadsBest
 	}
 	threads = min(max(threads, 1), most)
+	e, err := newEncoder(level)
+	if err != nil {
+		return nil, fmt.Errorf("zstd: %w", err)
+	}
 	z := &writer{
 		w:        w,
-		level:    zstd.EncoderLevelFromZstd(level),
+		level:    level,
 		encoders: make(chan *zstd.Encoder, threads),
 		sum:      newXXH64(),
 		queue:    make(chan *part, threads),
@@ -82,7 +86,8 @@ func NewWriter(w io.Writer, level, threads int) (io.WriteCloser, error) {
 		ended:    make(chan struct{}),
 		fail:     make(chan struct{}),
 	}
-	for range cap(z.encoders) {
+	z.encoders <- e
+	for range cap(z.encoders) - 1 {
 		z.encoders <- nil // made when it is needed
 	}
 	for range cap(z.free) {
@@ -170,9 +175,9 @@ func (z *writer) send() {
 	}()
 }
 
-func newEncoder(level zstd.EncoderLevel) (*zstd.Encoder, error) {
+func newEncoder(level int) (*zstd.Encoder, error) {
 	return zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(level),
+		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
 		zstd.WithEncoderConcurrency(1),
 		zstd.WithWindowSize(partSize),
 		zstd.WithEncoderCRC(false)) // ours is of all parts

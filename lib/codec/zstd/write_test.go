@@ -12,7 +12,7 @@ import (
 
 func encoder(t *testing.T, level int) *zstd.Encoder {
 	t.Helper()
-	e, err := newEncoder(zstd.EncoderLevelFromZstd(level))
+	e, err := newEncoder(level)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,7 @@
 // Package zstd writes one zstd frame in parallel and reads every stream of
-// frames (RFC 8878).
+// frames (RFC 8878) but those that need a dictionary. A reader returns io.EOF
+// only after a whole frame, and takes the window that the frame asks for and
+// decode.Overhead at most.
 package zstd
 
 import (
@@ -18,6 +20,10 @@ const (
 	// Blocks between the one being read and the one being written: with fewer
 	// the stages of the decoder wait for one another. Each takes up to 2 MiB.
 	blocksAhead = 12
+
+	// What is written at once fits into a pipe: with more, we and the one who
+	// reads wait for one another and never work at the same time.
+	writeSize = 64 << 10
 )
 
 // reader reads frames one after another.
@@ -59,7 +65,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		}
 		n, err := r.z.Read(p)
 		r.finish(err)
-		if n > 0 {
+		if n > 0 || len(p) == 0 && r.err == nil {
 			return n, nil
 		}
 	}
@@ -67,7 +73,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	return 0, r.err
 }
 
-// WriteTo writes whole blocks to w without a copy between.
+// WriteTo writes to w without a copy between.
 func (r *reader) WriteTo(w io.Writer) (n int64, err error) {
 	for r.err == nil {
 		if !r.inside {
@@ -75,7 +81,7 @@ func (r *reader) WriteTo(w io.Writer) (n int64, err error) {
 				break
 			}
 		}
-		dst := &target{Writer: w}
+		dst := &target{w: w}
 		m, err := r.z.WriteTo(dst)
 		n += m
 		if dst.err != nil {
@@ -96,16 +102,17 @@ func (r *reader) WriteTo(w io.Writer) (n int64, err error) {
 
 // target tells a failed write from corrupt input.
 type target struct {
-	io.Writer
+	w   io.Writer
 	err error
 }
 
-func (t *target) Write(p []byte) (int, error) {
-	n, err := t.Writer.Write(p)
-	if err != nil {
-		t.err = err
+func (t *target) Write(p []byte) (n int, err error) {
+	for n < len(p) && t.err == nil {
+		var m int
+		m, t.err = t.w.Write(p[n:min(len(p), n+writeSize)])
+		n += m
 	}
-	return n, err
+	return n, t.err
 }
 
 // finish takes the decoder's error at the end of a frame. What the decoder

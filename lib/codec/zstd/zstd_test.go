@@ -55,6 +55,18 @@ func stock(t testing.TB, plain []byte, args ...string) string {
 	return string(decodetest.Tool(t, plain, append([]string{"zstd", "-q", "-c"}, args...)...))
 }
 
+func TestAReadOfNothingReturns(t *testing.T) {
+	for _, threads := range []int{1, 2} {
+		r := zstd.NewReader(strings.NewReader(stock(t, []byte("text"))), threads, memory)
+		if n, err := r.Read(nil); n != 0 || err != nil {
+			t.Errorf("%d threads: %d, %v", threads, n, err)
+		}
+		if got, err := io.ReadAll(r); string(got) != "text" || err != nil {
+			t.Errorf("%d threads: %q, %v", threads, got, err)
+		}
+	}
+}
+
 func TestTheStockProgramOpensOurs(t *testing.T) {
 	for _, n := range []int{0, 1, block - 1, block, block + 1, part - 1, part, part + 1, 3*part + 1000, decodetest.Soak(0, 100<<20)} {
 		plain := decodetest.Content(n)

@@ -47,8 +47,8 @@ type Encoder struct {
 	coder
 }
 
-// coder is the range encoder. Its user fetches dst. low may have a carry in bit 32; it goes into
-// the byte held, through all bytes 0xff after it.
+// coder is the range encoder. low can have a carry in bit 32: it goes through
+// all bytes 0xff into the one that is held back.
 type coder struct {
 	low  uint64
 	span uint32
@@ -85,7 +85,7 @@ func (e *Encoder) Append(dst []byte, symbols []Symbol) []byte {
 		if kind == kindLiteral {
 			e.bit(&e.isMatch[index], 0)
 			context := int(uint8(s>>16) >> (8 - Default.LC))
-			p := (*[literalSize]uint16)(e.model.literal[literalSize*context:])
+			p := (*[literalSize]uint16)(e.literal[literalSize*context:])
 			if e.state < afterMatch {
 				e.tree((*[256]uint16)(p[:]), 0, 8, uint32(uint8(s>>8)))
 			} else {

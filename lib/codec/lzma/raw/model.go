@@ -22,9 +22,10 @@ const (
 
 	literalSize = 0x300 // probabilities for the literals of one context
 
-	// The top of what a bit takes away from the probability of 0, so that
-	// one expression without a branch adapts it both ways.
-	towardsZero = 1<<32 + 1<<adaption - 1 - certain
+	// A probability v becomes v - v>>adaption after a 1, and after a 0
+	// v + (certain-v)>>adaption, which is v - (v+towardsZero)>>adaption: so one
+	// expression without a branch does for both.
+	towardsZero = 1<<32 + 1<<adaption - 1 - certain // modulo 2^32
 )
 
 // Properties are how many bits of what came before choose the probabilities of
