@@ -8,7 +8,7 @@ time=$1 && shift
 # shellcheck disable=SC2016 # the shells that xargs starts expand it
 grep -rHo '^func Fuzz[A-Za-z0-9]*' --include='*_test.go' "$@" | sed 's,/[^/:]*:func , ,' | sort |
 	xargs -P 4 -L 1 sh -c '
-		said=$(go test -run "^$" -fuzz "^$3\$" -fuzztime "$1" -parallel 1 "./$2" 2>&1) && status=0 || status=1
+		said=$(go test -run "^$" -fuzz "^$3\$" -fuzztime "$1" -fuzzminimizetime 10x -parallel 1 "./$2" 2>&1) && status=0 || status=1
 		[ $status = 0 ] && said=$(printf "%s\n" "$said" | grep "^fuzz: " | tail -n 1)
 		printf "%s %s\n%s\n" "$2" "$3" "$said"
 		exit $status
