@@ -121,7 +121,10 @@ func libsodium(s Settings) (crypt.Method, error) {
 	if err != nil {
 		return nil, err
 	}
-	return named(setting)(secretstream.Open(strings.TrimSpace(string(text)), s.Lookup("WALG_LIBSODIUM_KEY_TRANSFORM"), s.WeakKey))
+	if setting == "WALG_LIBSODIUM_KEY_PATH" {
+		text = bytes.TrimSpace(text) // as WAL-G does, in files only
+	}
+	return named(setting)(secretstream.Open(string(text), s.Lookup("WALG_LIBSODIUM_KEY_TRANSFORM"), s.WeakKey))
 }
 
 func awsKMS(s Settings) (crypt.Method, error) {

@@ -52,6 +52,7 @@ func (r *reader) WriteTo(w io.Writer) (n int64, err error) {
 		r.out = r.out[:0]
 		switch {
 		case err != nil:
+			r.err = err // nothing is proven by what was not written
 			return n, err
 		case r.err == io.EOF:
 			return n, nil

@@ -55,8 +55,8 @@ func Open(text, transform string, weak bool) (crypt.Method, error) {
 		}
 		copy(m.key[:], text)
 		return m, nil
-	default:
-		return nil, fault.New(fault.Usage, "setting WALG_LIBSODIUM_KEY_TRANSFORM=%s: it is hex, base64 or none", transform)
+	default: // which may be the key, if somebody swapped the two
+		return nil, fault.New(fault.Usage, "setting WALG_LIBSODIUM_KEY_TRANSFORM: it is hex, base64 or none")
 	}
 	switch {
 	case err != nil: // which would show a part of the key
