@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs each fuzzer below the given folders for so long, four at once with a
+# Runs each fuzzer below the given folders for so long, seven at once with a
 # worker each; what one finds it leaves in its package's testdata/fuzz.
 #
 #   fuzz.sh TIME FOLDER...
@@ -7,7 +7,7 @@ set -eu
 time=$1 && shift
 # shellcheck disable=SC2016 # the shells that xargs starts expand it
 grep -rHo '^func Fuzz[A-Za-z0-9]*' --include='*_test.go' "$@" | sed 's,/[^/:]*:func , ,' | sort |
-	xargs -P 4 -L 1 sh -c '
+	xargs -P 7 -L 1 sh -c '
 		said=$(go test -run "^$" -fuzz "^$3\$" -fuzztime "$1" -fuzzminimizetime 10x -parallel 1 "./$2" 2>&1) && status=0 || status=1
 		[ $status = 0 ] && said=$(printf "%s\n" "$said" | grep "^fuzz: " | tail -n 1)
 		printf "%s %s\n%s\n" "$2" "$3" "$said"
