@@ -25,8 +25,9 @@ func main() {
 		Synopsis: "[OPTION]... [FILE | -- COMMAND...]",
 		About: `Encrypt FILE, the output of COMMAND, or standard input to standard output; with
 -d decrypt, with --inspect say what it takes to decrypt. The method is that of
-the configured key. Where no key is configured data passes through as it is, and
-with -d data that is encrypted is refused.`,
+the configured key: WALG_PGP_KEY_PATH, WALG_LIBSODIUM_KEY_PATH, WALG_CSE_KMS_ID
+or YC_CSE_KMS_KEY_ID, and more in walg-crypt(1). Where no key is configured data
+passes through as it is, and with -d data that is encrypted is refused.`,
 		Setup: setup,
 	})
 }
@@ -41,7 +42,7 @@ func setup(f *cli.Flags) cli.Run {
 	streams := f.Input(false).Output(f).Through(f)
 
 	return func(ctx context.Context, e *cli.Env) error {
-		m, err := open.Configured(open.Settings{Lookup: e.Lookup, Method: *method, WeakKey: *weakKey || *decrypt, Timeout: *timeout})
+		m, err := open.Configured(open.Settings{Lookup: e.Lookup, Method: *method, WeakKey: *weakKey, Timeout: *timeout})
 		if err != nil {
 			return err
 		}

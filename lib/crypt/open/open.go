@@ -23,7 +23,7 @@ import (
 type Settings struct {
 	Lookup  func(name string) string
 	Method  string        // a method's name, none, or auto for that of the configured key
-	WeakKey bool          // take a text of fewer than 32 bytes for a libsodium key
+	WeakKey bool          // encrypt with a libsodium key that is a text of fewer than 32 bytes
 	Timeout time.Duration // for all questions to a key service
 }
 
