@@ -12,7 +12,7 @@ GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLA
 SCRIPTS  = $(shell find scripts -maxdepth 1 -type f)
 MANUALS  = $(wildcard cmd/*/*.scd docs/man/*.scd)
 FOREIGN  = linux/arm64 darwin/arm64 windows/amd64
-RACING   = ./lib/cli ./lib/codec ./lib/dirfd ./lib/fence ./lib/pipe ./lib/rate ./lib/tarball/... ./lib/tree
+RACING   = ./lib/cli ./lib/dirfd ./lib/fence ./lib/pipe ./lib/rate ./lib/tarball/... ./lib/tree
 
 # A time for what must come out the same each time it is made.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -43,6 +43,7 @@ unittest: ## the tests of the packages, that of deadlines alone, some under the 
 	$(GO) test -count=1 $$($(GO) list ./lib/... ./cmd/... | grep -v /store/open$$)
 	$(GO) test -count=1 ./lib/store/open
 	$(GO) test -count=1 -race $(RACING)
+	$(GO) test -count=1 -race -run Format ./lib/codec/... ./lib/crypt/openpgp/...
 
 fuzz: ## the fuzzers of compression and encryption, a minute each
 	scripts/test/fuzz.sh 60s lib/codec lib/crypt
