@@ -131,7 +131,10 @@ func TestDamagedObjectsCommitNothing(t *testing.T) {
 	for name, keys := range encryptions(t, s) {
 		for method, ext := range extensions {
 			if name == "plain" && method == "none" {
-				continue // has nothing to be damaged by
+				continue // nothing to find the damage by
+			}
+			if r.IntN(rounds(3, 1)) != 0 {
+				continue // one of three
 			}
 			t.Run(name+" "+method, func(t *testing.T) {
 				env := append([]string{"WALG_COMPRESSION_METHOD=" + method}, keys...)
