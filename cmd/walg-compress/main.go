@@ -86,7 +86,8 @@ func compress(out *pipe.Output, in *pipe.Input, name string, o codec.Options) er
 	if err != nil {
 		return err
 	}
-	if err := out.Follow(in); err != nil {
+	out.Follow(in)
+	if err := in.Await(); err != nil {
 		return err
 	}
 	w, err := m.NewWriter(out, o)

@@ -74,7 +74,8 @@ func setup(f *cli.Flags) cli.Run {
 
 // pass copies data as it is.
 func pass(_ context.Context, out *pipe.Output, in *pipe.Input, _ crypt.Method) error {
-	if err := out.Follow(in); err != nil {
+	out.Follow(in)
+	if err := in.Await(); err != nil {
 		return err
 	}
 	_, err := pipe.Copy(out, in)
@@ -85,7 +86,8 @@ func encrypt(ctx context.Context, out *pipe.Output, in *pipe.Input, m crypt.Meth
 	if err := crypt.SelfTest(ctx, m); err != nil {
 		return err
 	}
-	if err := out.Follow(in); err != nil {
+	out.Follow(in)
+	if err := in.Await(); err != nil {
 		return err
 	}
 	w, err := m.NewWriter(ctx, out)
@@ -110,7 +112,8 @@ func reveal(ctx context.Context, out *pipe.Output, in *pipe.Input, m crypt.Metho
 		return err
 	}
 	if !encrypted {
-		if err := out.Follow(in); err != nil {
+		out.Follow(in)
+		if err := in.Await(); err != nil {
 			return err
 		}
 		_, err = pipe.Copy(out, src)

@@ -80,10 +80,8 @@ func (s *Streams) Filter(ctx context.Context, e *Env, stage func(out *pipe.Outpu
 	}
 	defer out.Abort()
 	if command != nil {
-		if err = out.Follow(in); err == nil {
-			err = pipe.Through(ctx, out, in, command, s.Policy(e))
-		}
-		if err != nil {
+		out.Follow(in)
+		if err = pipe.Through(ctx, out, in, command, s.Policy(e)); err != nil {
 			err = fmt.Errorf("pass %s through %s: %w", in.Name(), command[0], err)
 		}
 	} else {

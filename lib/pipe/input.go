@@ -162,10 +162,10 @@ func (in *Input) Read(p []byte) (int, error) {
 	return 0, in.err
 }
 
-// await waits for the first byte, or the end, without reading it, so that
+// Await waits for the first byte, or the end, without reading it, so that
 // Tainted is known before this program writes a header of its own. What is
 // wrong the next Read says.
-func (in *Input) await() error {
+func (in *Input) Await() error {
 	if in.kind == believed || in.n.Load() > 0 {
 		return in.ctx.Err()
 	}

@@ -68,12 +68,8 @@ func same(a, b *os.File) bool {
 }
 
 // Follow makes the output as tainted as in is: its reader learns of it before
-// the first byte, even where that is a header that needs no input. It therefore
-// waits for the first byte of in.
-func (o *Output) Follow(in *Input) error {
-	o.tainted = in.Tainted
-	return in.await()
-}
+// the first byte. Who writes a header before it reads calls in.Await first.
+func (o *Output) Follow(in *Input) { o.tainted = in.Tainted }
 
 // FollowEnd makes the output as tainted as in is, unless at the end proven
 // says that a decoder saw the data's own proof of its end. Its reader learns

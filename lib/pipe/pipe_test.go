@@ -175,7 +175,8 @@ func TestTaintIsKnownBeforeTheFirstByteIsWritten(t *testing.T) {
 	defer r.Close()
 	defer w.Close()
 	out := Stdout(Claim(w), false)
-	if err := out.Follow(in); err != nil {
+	out.Follow(in)
+	if err := in.Await(); err != nil {
 		t.Fatal(err)
 	}
 	must(out.Write([]byte("header")))
