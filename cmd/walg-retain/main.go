@@ -12,6 +12,8 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/cli"
 	"walg/lib/fault"
+	"walg/lib/retain"
+	"walg/lib/retain/listing"
 	"walg/lib/store"
 	"walg/lib/store/open"
 )
@@ -86,7 +88,7 @@ func setupList(f *cli.Flags) cli.Run {
 			e.Warn("no backups are there")
 			return nil
 		}
-		return catalog.WriteList(e.Stdout, backups, catalog.Format{JSON: *asJSON, Detail: *detail, Pretty: *pretty})
+		return listing.Write(e.Stdout, backups, listing.Format{JSON: *asJSON, Detail: *detail, Pretty: *pretty})
 	})
 }
 
@@ -95,7 +97,7 @@ func chain(ctx context.Context, e *cli.Env, st store.Store, name string) error {
 	if err != nil {
 		return err
 	}
-	names, err := catalog.Chain(name, func(backup string) (*catalog.Sentinel, error) { return sentinel(ctx, st, backup) })
+	names, err := retain.Chain(name, func(backup string) (*catalog.Sentinel, error) { return sentinel(ctx, st, backup) })
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/cli"
 	"walg/lib/fault"
+	"walg/lib/retain"
 	"walg/lib/store"
 )
 
@@ -29,8 +30,8 @@ type leftover struct {
 }
 
 // scan finds the backups in a store by the names of their objects.
-func scan(ctx context.Context, st store.Store) ([]*catalog.Backup, error) {
-	var s catalog.Scan
+func scan(ctx context.Context, st store.Store) ([]*retain.Backup, error) {
+	var s retain.Scan
 	for info, err := range st.List(ctx, catalog.Backups) {
 		if err != nil {
 			return nil, err
@@ -55,9 +56,9 @@ func sentinel(ctx context.Context, st store.Store, backup string) (*catalog.Sent
 }
 
 // A reading reads one thing about a backup into it.
-type reading func(ctx context.Context, st store.Store, b *catalog.Backup) error
+type reading func(ctx context.Context, st store.Store, b *retain.Backup) error
 
-func metadata(ctx context.Context, st store.Store, b *catalog.Backup) (err error) {
+func metadata(ctx context.Context, st store.Store, b *retain.Backup) (err error) {
 	b.Metadata, err = read(ctx, st, catalog.MetadataKey(b.Name), b.Name, catalog.ReadMetadata)
 	b.MetadataErr = err
 	return err
@@ -65,7 +66,7 @@ func metadata(ctx context.Context, st store.Store, b *catalog.Backup) (err error
 
 // start reads what says when a backup started: its metadata, or else its
 // sentinel.
-func start(ctx context.Context, st store.Store, b *catalog.Backup) error {
+func start(ctx context.Context, st store.Store, b *retain.Backup) error {
 	err := metadata(ctx, st, b)
 	if err == nil || !showable(err) {
 		return err
@@ -85,7 +86,7 @@ func showable(err error) bool {
 
 // readAll reads of all finished backups. What is missing stays so; what is
 // broken is a warning, and no reason to show nothing; an outage is an error.
-func readAll(ctx context.Context, e *cli.Env, st store.Store, backups []*catalog.Backup, what reading) error {
+func readAll(ctx context.Context, e *cli.Env, st store.Store, backups []*retain.Backup, what reading) error {
 	errs := make([]error, len(backups))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
@@ -128,7 +129,7 @@ func resolve(ctx context.Context, e *cli.Env, st store.Store, name string) (stri
 	if err := readAll(ctx, e, st, backups, start); err != nil {
 		return "", err
 	}
-	newest, err := catalog.Newest(backups)
+	newest, err := retain.Newest(backups)
 	if err != nil {
 		return "", err
 	}

@@ -14,6 +14,7 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/cli"
 	"walg/lib/fault"
+	"walg/lib/retain"
 	"walg/lib/store"
 )
 
@@ -52,8 +53,8 @@ func setupShow(f *cli.Flags) cli.Run {
 }
 
 // find reads all that is known of one backup.
-func find(ctx context.Context, st store.Store, name string) (*catalog.Backup, error) {
-	var s catalog.Scan
+func find(ctx context.Context, st store.Store, name string) (*retain.Backup, error) {
+	var s retain.Scan
 	for _, prefix := range []string{catalog.SentinelKey(name), catalog.Backups + name + "/"} {
 		for info, err := range st.List(ctx, prefix) {
 			if err != nil {
@@ -79,7 +80,7 @@ func find(ctx context.Context, st store.Store, name string) (*catalog.Backup, er
 }
 
 // show writes a line for each thing that is known.
-func show(out io.Writer, b *catalog.Backup) error {
+func show(out io.Writer, b *retain.Backup) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	line("name", "%s", b.Name)

@@ -20,6 +20,7 @@ import (
 	"walg/lib/tarball"
 	"walg/lib/tarball/pack"
 	"walg/lib/tree"
+	"walg/lib/wal"
 )
 
 // serverOptions are the options of create that --postgres needs.
@@ -124,11 +125,11 @@ func (b *base) start(ctx context.Context, checksums string) error {
 	if b.spaces, err = b.conn.Tablespaces(ctx); err != nil {
 		return err
 	}
-	b.backup = postgres.BackupName(b.started.Segment)
+	b.backup = catalog.FullName(b.started.Segment.String())
 	inspector := &postgres.Inspector{
 		Control: control,
 		Start:   b.started.LSN,
-		Newest:  func() (postgres.LSN, error) { return b.conn.CurrentLSN(ctx) },
+		Newest:  func() (wal.LSN, error) { return b.conn.CurrentLSN(ctx) },
 	}
 	switch checksums {
 	case "record":

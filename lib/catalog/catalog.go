@@ -1,7 +1,6 @@
-// Package catalog knows WAL-G's layout: where the objects of a backup are, what
-// is in its JSON files, which backups there are and on which ones each is
-// based. It is pure: it computes on names and bytes that others read and
-// write, and does no I/O of its own.
+// Package catalog knows WAL-G's layout: where the objects of a backup and the
+// files of WAL are, and what is in the JSON files. It is pure: it computes on
+// names and bytes that others read and write, and does no I/O of its own.
 //
 // The layout and the JSON are those that WAL-G writes (reference: docs of the
 // format, sections 1 to 4, 6 and 11). What is read may come from anywhere: JSON

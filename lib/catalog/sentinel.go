@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"walg/lib/fault"
+	"walg/lib/wal"
 )
 
 // Number is an unsigned number that is written as null when it is 0 and so not
@@ -24,7 +25,7 @@ func (n Number) MarshalJSON() ([]byte, error) {
 }
 
 // LSN is the number in PostgreSQL's form, such as 0/3000028.
-func (n Number) LSN() string { return fmt.Sprintf("%X/%X", uint32(n>>32), uint32(n)) }
+func (n Number) LSN() string { return wal.LSN(n).String() }
 
 // dateFormat is a constant that WAL-G writes beside times. Nothing reads it.
 const dateFormat = "%Y-%m-%dT%H:%M:%S.%fZ"

@@ -3,6 +3,8 @@ package postgres
 import (
 	"bytes"
 	"encoding/binary"
+
+	"walg/lib/wal"
 )
 
 // The checksum of a page is 32 interleaved 32-bit hashes, each over every 32nd
@@ -57,8 +59,8 @@ func Checksum(page []byte, block uint32) uint16 {
 // lower at 12, upper at 14 (src/include/storage/bufpage.h).
 func pageChecksum(page []byte) uint16 { return binary.LittleEndian.Uint16(page[8:]) }
 
-func pageLSN(page []byte) LSN {
-	return LSN(binary.LittleEndian.Uint32(page))<<32 | LSN(binary.LittleEndian.Uint32(page[4:]))
+func pageLSN(page []byte) wal.LSN {
+	return wal.LSN(binary.LittleEndian.Uint32(page))<<32 | wal.LSN(binary.LittleEndian.Uint32(page[4:]))
 }
 
 var zeros [32768]byte

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"walg/lib/fault"
+	"walg/lib/wal"
 )
 
 // Control is what walg needs of global/pg_control, the file that says what
@@ -25,10 +26,10 @@ type Control struct {
 	Version        uint32 // pg_control_version: 1002 (PostgreSQL 10) to 1800 (18)
 	CatalogVersion uint32
 	State          State
-	Redo           LSN    // where replay of the last checkpoint starts
-	Timeline       uint32 // of the last checkpoint
-	BlockSize      uint32 // of relation files
-	SegmentBlocks  uint32 // blocks in one file of a relation
+	Redo           wal.LSN // where replay of the last checkpoint starts
+	Timeline       uint32  // of the last checkpoint
+	BlockSize      uint32  // of relation files
+	SegmentBlocks  uint32  // blocks in one file of a relation
 	WALSegmentSize uint64
 	Checksums      bool   // data page checksums are on
 	Raw            []byte // the whole file as it was read, which was not torn
@@ -79,7 +80,7 @@ func ParseControl(data []byte) (Control, error) {
 	if c.Version < 1100 { // one more pointer, to the previous checkpoint
 		checkpoint = 48
 	}
-	c.Redo, c.Timeline = LSN(le.Uint64(data[checkpoint:])), le.Uint32(data[checkpoint+8:])
+	c.Redo, c.Timeline = wal.LSN(le.Uint64(data[checkpoint:])), le.Uint32(data[checkpoint+8:])
 
 	// After the anchor: block size, blocks in a relation file, WAL block size,
 	// WAL segment size, four more sizes, one or two bools padded to 4 bytes,
@@ -95,7 +96,7 @@ func ParseControl(data []byte) (Control, error) {
 	c.BlockSize, c.SegmentBlocks = le.Uint32(data[i+8:]), le.Uint32(data[i+12:])
 	c.WALSegmentSize = uint64(le.Uint32(data[i+20:]))
 	c.Checksums = le.Uint32(data[i+44:]) != 0
-	if !ValidSegmentSize(c.WALSegmentSize) || !validBlockSize(c.BlockSize) || c.SegmentBlocks == 0 {
+	if !wal.ValidSegmentSize(c.WALSegmentSize) || !validBlockSize(c.BlockSize) || c.SegmentBlocks == 0 {
 		return Control{}, fmt.Errorf("senseless sizes: block %d, blocks in a file %d, WAL segment %d",
 			c.BlockSize, c.SegmentBlocks, c.WALSegmentSize)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/postgres/pgtest"
+	"walg/lib/wal"
 )
 
 // goldenControls is what the servers said of testdata/pg_control.N, the
@@ -250,7 +251,7 @@ func FuzzControl(f *testing.F) {
 		data = bytes.Clone(data)
 		binary.LittleEndian.PutUint32(data[n:], crc32.Checksum(data[:n], castagnoli))
 		c, err := ParseControl(data)
-		if err == nil && (!ValidSegmentSize(c.WALSegmentSize) || !validBlockSize(c.BlockSize) || c.SegmentBlocks == 0) {
+		if err == nil && (!wal.ValidSegmentSize(c.WALSegmentSize) || !validBlockSize(c.BlockSize) || c.SegmentBlocks == 0) {
 			t.Errorf("read %+v", c)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"walg/lib/fault"
+	"walg/lib/wal"
 )
 
 // BadPage is a page whose checksum is not the one that its content and place
@@ -61,12 +62,12 @@ func eachBadPage(path string, off int64, p []byte, size, segmentBlocks uint32, f
 // backup. The zero value checks nothing; Control.Checksums turns it on.
 type Inspector struct {
 	Control Control
-	Start   LSN // of the backup: WAL from here on repairs what it touched
+	Start   wal.LSN // of the backup: WAL from here on repairs what it touched
 
 	// Newest gives an LSN that no page can pass yet; nil trusts every page's
 	// LSN. It is asked only about a page that claims to be newer than Start
 	// and has a wrong checksum.
-	Newest func() (LSN, error)
+	Newest func() (wal.LSN, error)
 
 	// Bad hears of each bad page, one at a time; its error fails the archive.
 	// nil fails with BadPage.Err.
@@ -154,7 +155,7 @@ func (i *Inspector) wait() {
 
 // newer says whether WAL of this backup repairs a page with this LSN. An LSN
 // that lies in the future is part of the damage.
-func (i *Inspector) newer(l LSN) (bool, error) {
+func (i *Inspector) newer(l wal.LSN) (bool, error) {
 	if l < i.Start {
 		return false, nil
 	}

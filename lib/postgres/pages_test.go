@@ -17,6 +17,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/postgres/pgtest"
+	"walg/lib/wal"
 )
 
 // plainChecksum is the algorithm as PostgreSQL describes it, word by word.
@@ -118,7 +119,7 @@ func TestGoldenPages(t *testing.T) {
 }
 
 // page makes a valid page.
-func page(block uint32, lsn LSN, fill byte) []byte {
+func page(block uint32, lsn wal.LSN, fill byte) []byte {
 	p := bytes.Repeat([]byte{fill}, DefaultBlockSize)
 	binary.LittleEndian.PutUint32(p, uint32(lsn>>32))
 	binary.LittleEndian.PutUint32(p[4:], uint32(lsn))
@@ -160,7 +161,7 @@ func newInspector() *Inspector {
 	return &Inspector{
 		Control: Control{Checksums: true, BlockSize: DefaultBlockSize, SegmentBlocks: DefaultSegmentBlocks},
 		Start:   1000,
-		Newest:  func() (LSN, error) { return 2000, nil },
+		Newest:  func() (wal.LSN, error) { return 2000, nil },
 	}
 }
 
@@ -188,7 +189,7 @@ func (d *disk) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-func bad(lsn LSN) []byte {
+func bad(lsn wal.LSN) []byte {
 	p := page(block, lsn, 'x')
 	p[5000]++
 	return p
@@ -242,7 +243,7 @@ func TestTruncatedFileIsNoBadPage(t *testing.T) {
 }
 
 func TestOnlyPlausibleNewerLSNExcusesAPage(t *testing.T) {
-	for lsn, ok := range map[LSN]bool{999: false, 1000: true, 2000: true, 2001: false, 1 << 60: false} {
+	for lsn, ok := range map[wal.LSN]bool{999: false, 1000: true, 2000: true, 2001: false, 1 << 60: false} {
 		err := inspect(newInspector(), bad(lsn), &disk{pages: [][]byte{bad(lsn)}})
 		if (err == nil) != ok {
 			t.Errorf("LSN %s: %v", lsn, err)
@@ -254,7 +255,7 @@ func TestOnlyPlausibleNewerLSNExcusesAPage(t *testing.T) {
 		t.Error(err)
 	}
 	cause := errors.New("lost")
-	i.Newest = func() (LSN, error) { return 0, cause }
+	i.Newest = func() (wal.LSN, error) { return 0, cause }
 	if err := inspect(i, bad(1<<60), &disk{pages: [][]byte{bad(1 << 60)}}); !errors.Is(err, cause) {
 		t.Error(err)
 	}
@@ -325,7 +326,7 @@ func TestLiveClusterUnderLoadHasNoBadPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start, err := ParseLSN(c.SQL("postgres", "select pg_current_wal_insert_lsn()"))
+	start, err := wal.ParseLSN(c.SQL("postgres", "select pg_current_wal_insert_lsn()"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -161,6 +161,15 @@ func BenchmarkRules(b *testing.B) {
 	}
 }
 
+func FuzzRelationsHaveTheNumberOfTheirName(f *testing.F) {
+	f.Add("16384_fsm.1")
+	f.Fuzz(func(t *testing.T, s string) {
+		if r, ok := ParseRelation("base/1/" + s); ok && !strings.Contains(s, fmt.Sprint(r.Node)) {
+			t.Errorf("%q has number %d", s, r.Node)
+		}
+	})
+}
+
 type fakeFile struct{ fs.FileInfo }
 
 func (fakeFile) IsDir() bool       { return false }

@@ -12,6 +12,7 @@ import (
 
 	"walg/lib/fault"
 	"walg/lib/postgres"
+	"walg/lib/wal"
 )
 
 // CheckDir makes sure that dir is the data directory that the session's server
@@ -69,11 +70,11 @@ func orUnknown(s string) string {
 
 // Started is a base backup that was started.
 type Started struct {
-	LSN      postgres.LSN     // where recovery from this backup begins
-	Segment  postgres.Segment // the WAL file of LSN, which names the backup
-	Standby  bool             // taken on a standby
-	Time     time.Time        // just before the start, by this machine's clock
-	timeline uint32           // that the server was on
+	LSN      wal.LSN     // where recovery from this backup begins
+	Segment  wal.Segment // the WAL file of LSN, which names the backup
+	Standby  bool        // taken on a standby
+	Time     time.Time   // just before the start, by this machine's clock
+	timeline uint32      // that the server was on
 }
 
 // Start starts a base backup. It waits for a checkpoint: fast has the server
@@ -89,7 +90,7 @@ func (s *Session) Start(ctx context.Context, label string, fast bool) (Started, 
 	if err != nil {
 		return Started{}, queryError(what, err)
 	}
-	if b.LSN, err = postgres.ParseLSN(row[0]); err != nil {
+	if b.LSN, err = wal.ParseLSN(row[0]); err != nil {
 		return Started{}, fmt.Errorf("%s: %w", what, err)
 	}
 	recovery, timeline, err := s.position(ctx)
@@ -108,10 +109,10 @@ func (s *Session) Start(ctx context.Context, label string, fast bool) (Started, 
 			return Started{}, queryError(what, err)
 		}
 		n := numbers{}
-		b.Segment = postgres.SegmentAt(uint32(n.int(row[0])), b.LSN-1, s.server.WALSegmentSize)
+		b.Segment = wal.SegmentAt(uint32(n.int(row[0])), b.LSN-1, s.server.WALSegmentSize)
 		err = n.err
 	} else if row, err = s.short(ctx, "select pg_walfile_name($1::pg_lsn)", b.LSN.String()); err == nil {
-		b.Segment, err = postgres.ParseSegment(row[0])
+		b.Segment, err = wal.ParseSegment(row[0])
 	}
 	if err != nil {
 		return Started{}, queryError(what, err)
@@ -141,8 +142,8 @@ func promoted(what string) error {
 // into the backup byte for byte, as backup_label and tablespace_map, and never
 // into the live data directory.
 type Stopped struct {
-	LSN           postgres.LSN     // recovery must reach it
-	Segment       postgres.Segment // the last WAL file that the backup needs
+	LSN           wal.LSN     // recovery must reach it
+	Segment       wal.Segment // the last WAL file that the backup needs
 	Label         []byte
 	TablespaceMap []byte // empty without tablespaces
 }
@@ -171,7 +172,7 @@ func (s *Session) Stop(ctx context.Context) (Stopped, error) {
 	s.backup = nil
 	var b Stopped
 	var errs [3]error
-	b.LSN, errs[0] = postgres.ParseLSN(row[0])
+	b.LSN, errs[0] = wal.ParseLSN(row[0])
 	b.Label, errs[1] = hex.DecodeString(row[1])
 	b.TablespaceMap, errs[2] = hex.DecodeString(row[2])
 	for _, err := range errs {
@@ -194,7 +195,7 @@ func (s *Session) Stop(ctx context.Context) (Stopped, error) {
 	if started.Standby { // may have begun at a restart point of an older one
 		timeline = started.timeline
 	}
-	b.Segment = postgres.SegmentAt(timeline, b.LSN-1, s.server.WALSegmentSize)
+	b.Segment = wal.SegmentAt(timeline, b.LSN-1, s.server.WALSegmentSize)
 	return b, nil
 }
 
@@ -211,19 +212,19 @@ func (s *Session) samePlace(ctx context.Context, started Started) error {
 
 // parseLabel reads the first line of a backup label:
 // START WAL LOCATION: 0/3000028 (file 000000010000000000000003)
-func parseLabel(label []byte) (postgres.LSN, postgres.Segment, error) {
+func parseLabel(label []byte) (wal.LSN, wal.Segment, error) {
 	line, _, _ := strings.Cut(string(label), "\n")
 	text, ok := strings.CutPrefix(line, "START WAL LOCATION: ")
 	lsn, file, ok2 := strings.Cut(text, " (file ")
 	file, ok3 := strings.CutSuffix(file, ")")
 	if ok && ok2 && ok3 {
-		l, err := postgres.ParseLSN(lsn)
-		segment, serr := postgres.ParseSegment(file)
+		l, err := wal.ParseLSN(lsn)
+		segment, serr := wal.ParseSegment(file)
 		if err == nil && serr == nil {
 			return l, segment, nil
 		}
 	}
-	return 0, postgres.Segment{}, fmt.Errorf("parse backup label: unexpected first line %.100q", line)
+	return 0, wal.Segment{}, fmt.Errorf("parse backup label: unexpected first line %.100q", line)
 }
 
 // Archiving is polled; a word is said when it takes long.
@@ -247,19 +248,19 @@ func (s *Session) WaitArchived(ctx context.Context, dir string, started Started,
 		s.o.Notice("%s: to restore this backup keep all WAL from %s to %s", who, started.Segment, stopped.Segment)
 		return nil
 	}
-	wal := filepath.Join(dir, "pg_wal")
-	if _, err := os.Stat(filepath.Join(wal, "archive_status")); err != nil {
+	pgWAL := filepath.Join(dir, "pg_wal")
+	if _, err := os.Stat(filepath.Join(pgWAL, "archive_status")); err != nil {
 		return fmt.Errorf("wait for archiving: %w", err)
 	}
-	history := postgres.WALFile{
-		Kind:    postgres.KindBackup,
+	history := wal.WALFile{
+		Kind:    wal.KindBackup,
 		Segment: started.Segment,
 		Offset:  uint32(uint64(started.LSN) % s.server.WALSegmentSize),
 	}
 	begin := time.Now()
 	word := begin.Add(archiveWord)
 	for _, name := range []string{stopped.Segment.String(), history.String()} {
-		for archiveBusy(wal, name) {
+		for archiveBusy(pgWAL, name) {
 			select {
 			case <-ctx.Done():
 				return fault.WithHint(fault.New(fault.Failed, "wait for archiving of %s: %w", name, context.Cause(ctx)),
@@ -278,9 +279,9 @@ func (s *Session) WaitArchived(ctx context.Context, dir string, started Started,
 // archiveBusy says whether a file is still to be archived. The server marks it
 // .ready, renames that to .done, and in the end removes both and the file;
 // .done is looked at again because the rename may come between.
-func archiveBusy(wal, name string) bool {
+func archiveBusy(pgWAL, name string) bool {
 	exists := func(elem ...string) bool {
-		_, err := os.Lstat(filepath.Join(append([]string{wal}, elem...)...))
+		_, err := os.Lstat(filepath.Join(append([]string{pgWAL}, elem...)...))
 		return err == nil
 	}
 	done := func() bool { return exists("archive_status", name+".done") }

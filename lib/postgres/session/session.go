@@ -19,7 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"walg/lib/fault"
-	"walg/lib/postgres"
+	"walg/lib/wal"
 )
 
 // Options says how to reach the server. What ConnString does not say comes
@@ -269,7 +269,7 @@ func (s *Session) learn(ctx context.Context) error {
 	s.server.WALSegmentSize = uint64(n.int(row[3]))
 	s.server.DataDir, s.server.ArchiveMode = row[4], row[5]
 	s.server.Port, s.server.Started = int(n.int(row[6])), n.int(row[7])
-	if n.err != nil || !postgres.ValidSegmentSize(s.server.WALSegmentSize) {
+	if n.err != nil || !wal.ValidSegmentSize(s.server.WALSegmentSize) {
 		return fmt.Errorf("%s: cannot read the answer %q", what, row)
 	}
 	return nil
@@ -288,11 +288,11 @@ func (n *numbers) int(s string) int64 {
 
 // CurrentLSN is the newest LSN that a page can have now: where WAL is inserted,
 // or on a standby where it was replayed. It also shows that the session lives.
-func (s *Session) CurrentLSN(ctx context.Context) (postgres.LSN, error) {
+func (s *Session) CurrentLSN(ctx context.Context) (wal.LSN, error) {
 	row, err := s.short(ctx, `select case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
 		else pg_current_wal_insert_lsn() end`)
 	if err != nil {
 		return 0, queryError("ask for the current LSN", err)
 	}
-	return postgres.ParseLSN(row[0])
+	return wal.ParseLSN(row[0])
 }

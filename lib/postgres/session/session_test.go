@@ -18,6 +18,7 @@ import (
 	"walg/lib/postgres"
 	"walg/lib/postgres/pgtest"
 	"walg/lib/postgres/session"
+	"walg/lib/wal"
 )
 
 func open(t *testing.T, c *pgtest.Cluster) *session.Session {
@@ -186,7 +187,7 @@ func TestOtherSegmentSizeNamesTheBackup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := postgres.SegmentAt(1, started.LSN, uint64(size)<<20); s.Server().WALSegmentSize != uint64(size)<<20 || got != started.Segment {
+		if got := wal.SegmentAt(1, started.LSN, uint64(size)<<20); s.Server().WALSegmentSize != uint64(size)<<20 || got != started.Segment {
 			t.Errorf("segments of %d MiB: %+v, computed %s", size, started, got)
 		}
 	}

@@ -1,4 +1,4 @@
-package catalog
+package retain
 
 import (
 	"cmp"
@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"walg/lib/catalog"
 	"walg/lib/fault"
 )
 
@@ -19,8 +20,8 @@ type Backup struct {
 
 	// What was read, and why it could not be. Both nil: not there, or not
 	// asked for.
-	Sentinel    *Sentinel
-	Metadata    *Metadata
+	Sentinel    *catalog.Sentinel
+	Metadata    *catalog.Metadata
 	SentinelErr error
 	MetadataErr error
 }
@@ -43,8 +44,8 @@ type Scan struct{ found map[string]*Backup }
 // Add takes one object of the listing. Objects that belong to no backup do not
 // matter.
 func (s *Scan) Add(key string, size int64, modTime time.Time) {
-	name, ok := BackupOf(key)
-	if !ok || !ValidName(name) {
+	name, ok := catalog.BackupOf(key)
+	if !ok || !catalog.ValidName(name) {
 		return
 	}
 	if s.found == nil {
@@ -57,7 +58,7 @@ func (s *Scan) Add(key string, size int64, modTime time.Time) {
 	}
 	b.Objects++
 	b.Size += size
-	switch _, sentinel := SentinelOf(key); {
+	switch _, sentinel := catalog.SentinelOf(key); {
 	case sentinel:
 		b.Finished, b.ModTime = true, modTime
 	case !b.Finished && modTime.After(b.ModTime):
@@ -68,14 +69,16 @@ func (s *Scan) Add(key string, size int64, modTime time.Time) {
 // Backups returns what was found, finished backups and others, in the order of
 // modification times.
 func (s *Scan) Backups() []*Backup {
-	return slices.SortedFunc(maps.Values(s.found), byModTime)
+	return slices.SortedFunc(maps.Values(s.found), ByModTime)
 }
 
-func byModTime(a, b *Backup) int {
+// ByModTime orders backups by the age of their sentinels, as WAL-G does.
+func ByModTime(a, b *Backup) int {
 	return cmp.Or(a.ModTime.Compare(b.ModTime), cmp.Compare(a.Name, b.Name))
 }
 
-func byTime(a, b *Backup) int {
+// ByTime orders backups by when they started.
+func ByTime(a, b *Backup) int {
 	return cmp.Or(a.Time().Compare(b.Time()), cmp.Compare(a.Name, b.Name))
 }
 
@@ -86,7 +89,7 @@ func byTime(a, b *Backup) int {
 func Newest(backups []*Backup) (*Backup, error) {
 	var newest *Backup
 	for _, b := range backups {
-		if b.Finished && (newest == nil || byTime(b, newest) > 0) {
+		if b.Finished && (newest == nil || ByTime(b, newest) > 0) {
 			newest = b
 		}
 	}
@@ -105,7 +108,7 @@ const maxChain = 10_000
 // error that wraps fs.ErrNotExist. A parent that is missing is an error of status
 // 66 that names both; a chain that comes back to where it was, one of status
 // 65.
-func Chain(name string, sentinel func(backup string) (*Sentinel, error)) ([]string, error) {
+func Chain(name string, sentinel func(backup string) (*catalog.Sentinel, error)) ([]string, error) {
 	chain := []string{name}
 	seen := map[string]bool{name: true}
 	for at := name; ; {

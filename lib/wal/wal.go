@@ -1,4 +1,6 @@
-package postgres
+// Package wal knows how PostgreSQL names positions in the write-ahead log and the
+// files that hold it. It is pure, and reads no WAL.
+package wal
 
 import (
 	"fmt"
@@ -129,9 +131,6 @@ func (f WALFile) String() string {
 	}
 	return f.Segment.String()
 }
-
-// BackupName is WAL-G's name of a full backup that starts in segment s.
-func BackupName(s Segment) string { return "base_" + s.String() }
 
 func isUpperHex(s string) bool {
 	for i := range len(s) {

@@ -1,4 +1,5 @@
-package catalog
+// Package listing writes the list of backups as WAL-G's backup-list does.
+package listing
 
 import (
 	"bufio"
@@ -13,9 +14,12 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"walg/lib/catalog"
+	"walg/lib/retain"
 )
 
-// Format says how WriteList shows backups. The combinations are those of
+// Format says how Write shows backups. The combinations are those of
 // WAL-G's backup-list, byte for byte.
 type Format struct {
 	JSON   bool
@@ -29,16 +33,16 @@ const storageName = "default"
 // none is printed where a time is not known, or with Detail anything.
 const none = "-"
 
-// WriteList writes the finished ones of the backups, in the order of their
+// Write writes the finished ones of the backups, in the order of their
 // modification times, or with Detail of their start times where all are
 // recorded. Of a backup whose metadata is missing or broken the columns hold a
 // dash, and the JSON object has no such keys.
-func WriteList(w io.Writer, backups []*Backup, f Format) error {
+func Write(w io.Writer, backups []*retain.Backup, f Format) error {
 	backups = slices.Clone(backups)
-	backups = slices.DeleteFunc(backups, func(b *Backup) bool { return !b.Finished })
-	order := byModTime
-	if f.Detail && !slices.ContainsFunc(backups, func(b *Backup) bool { return b.Metadata == nil }) {
-		order = byTime
+	backups = slices.DeleteFunc(backups, func(b *retain.Backup) bool { return !b.Finished })
+	order := retain.ByModTime
+	if f.Detail && !slices.ContainsFunc(backups, func(b *retain.Backup) bool { return b.Metadata == nil }) {
+		order = retain.ByTime
 	}
 	slices.SortFunc(backups, order)
 	switch {
@@ -55,17 +59,17 @@ func WriteList(w io.Writer, backups []*Backup, f Format) error {
 	return t.Flush()
 }
 
-func writeJSON(w io.Writer, backups []*Backup, f Format) error {
+func writeJSON(w io.Writer, backups []*retain.Backup, f Format) error {
 	type item struct {
 		Name    string    `json:"backup_name"`
 		Time    time.Time `json:"time"`
 		Segment string    `json:"wal_file_name"`
 		Storage string    `json:"storage_name"`
-		*Metadata
+		*catalog.Metadata
 	}
 	items := make([]item, len(backups))
 	for i, b := range backups {
-		items[i] = item{b.Name, b.ModTime.UTC(), SegmentOf(b.Name), storageName, nil}
+		items[i] = item{b.Name, b.ModTime.UTC(), catalog.SegmentOf(b.Name), storageName, nil}
 		if f.Detail {
 			items[i].Metadata = b.Metadata
 		}
@@ -100,14 +104,14 @@ func columns(detail, box bool) []string {
 	return c
 }
 
-func row(b *Backup, detail bool, layout string) []string {
+func row(b *retain.Backup, detail bool, layout string) []string {
 	at := func(t time.Time) string {
 		if t.IsZero() {
 			return none
 		}
 		return t.UTC().Format(layout)
 	}
-	r := []string{text(b.Name), at(b.ModTime), SegmentOf(b.Name), storageName}
+	r := []string{text(b.Name), at(b.ModTime), catalog.SegmentOf(b.Name), storageName}
 	switch m := b.Metadata; {
 	case detail && m != nil:
 		r = append(r, at(m.StartTime), at(m.FinishTime), text(m.Hostname), text(m.DataDir), strconv.Itoa(m.PgVersion),
@@ -128,7 +132,7 @@ func text(s string) string {
 	return strconv.Quote(s)
 }
 
-func writeBox(out io.Writer, backups []*Backup, f Format) error {
+func writeBox(out io.Writer, backups []*retain.Backup, f Format) error {
 	rows := [][]string{append([]string{"#"}, columns(f.Detail, true)...)}
 	for i, b := range backups {
 		rows = append(rows, append([]string{strconv.Itoa(i)}, row(b, f.Detail, time.RFC850)...))
