@@ -21,7 +21,7 @@ import (
 // own. A new package needs a place here.
 var layers = [][]string{
 	{"dirfd", "fault", "rate", "wal"},
-	{"atomicfile", "awsid", "catalog", "child", "codec/lzma/raw", "crypt/ask", "decode", "fence", "store", "tarball", "tree"},
+	{"atomicfile", "awsid", "catalog", "child", "codec/lzma/raw", "crypt/ask", "decode", "fence", "store", "tarball", "timeline", "tree"},
 	{"codec/brotli", "codec/gzip", "codec/lz4", "codec/lzma", "codec/xz", "codec/zstd", "crypt", "crypt/openpgp/packet", "decode/decodetest"},
 	{"codec", "crypt/envelope", "crypt/kmsfake", "crypt/openpgp/armor", "crypt/openpgp/seipd", "crypt/secretstream"},
 	{"crypt/awskms", "crypt/openpgp/keyring", "crypt/yckms", "pipe", "retain", "store/driver", "store/file", "store/faulttest", "store/servertest", "store/storetest", "store/wire", "tarball/pack", "tarball/tartest", "tarball/unpack"},
@@ -31,7 +31,7 @@ var layers = [][]string{
 }
 
 // pure packages compute and do no I/O.
-var pure = []string{"fault", "wal", "catalog", "retain", "retain/listing"}
+var pure = []string{"fault", "wal", "timeline", "catalog", "retain", "retain/listing"}
 
 // testOnly packages are for tests; no program may link them.
 var testOnly = []string{"crypt/kmsfake", "decode/decodetest", "store/faulttest", "store/servertest", "store/storetest", "tarball/tartest", "postgres/pgtest"}
