@@ -65,13 +65,14 @@ func DeltaName(segment, parent string) string {
 }
 
 var (
-	backupName   = regexp.MustCompile(`^base_([0-9A-F]{24})(?:_D_([0-9A-F]{24}))?$`)
+	backupName   = regexp.MustCompile(`^base_([0-9A-F]{24})(?:_D_([0-9A-F]{24}))?(?:_[0-9A-F]{8})?$`)
 	firstSegment = regexp.MustCompile(`[0-9A-F]{24}`)
 )
 
 // ParseName takes the name of a backup apart: the WAL segment it starts in, and
-// the one that its parent started in, empty for a full backup. ok is false for
-// every other name, which WAL-G lists and restores all the same.
+// the one that its parent started in, empty for a full backup. WAL-E's names end
+// with the offset in the segment. ok is false for every other name, which WAL-G
+// lists and restores all the same.
 func ParseName(backup string) (segment, parent string, ok bool) {
 	m := backupName.FindStringSubmatch(backup)
 	if m == nil {

@@ -3,6 +3,7 @@
 package wal
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -64,6 +65,11 @@ func ParseSegment(name string) (Segment, error) {
 		return Segment{}, fmt.Errorf("parse WAL segment name %q: not 24 hexadecimal digits", name)
 	}
 	return Segment{hex8(name), hex8(name[8:]), hex8(name[16:])}, nil
+}
+
+// Compare orders segments as their names sort: by timeline, then by position.
+func (s Segment) Compare(other Segment) int {
+	return cmp.Or(cmp.Compare(s.Timeline, other.Timeline), cmp.Compare(s.Log, other.Log), cmp.Compare(s.Seg, other.Seg))
 }
 
 // Start is the LSN of the segment's first byte.

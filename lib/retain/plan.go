@@ -1,0 +1,320 @@
+package retain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"walg/lib/catalog"
+	"walg/lib/fault"
+	"walg/lib/wal"
+)
+
+// Verdict is what becomes of one backup, and why.
+type Verdict struct {
+	Backup *Backup
+	Keep   bool
+	Reason string
+}
+
+// Plan is what a policy means for one catalogue. It knows the fate of each
+// backup, and of any other object as soon as it is shown its key, so that a
+// plan for a million segments is no larger than one for ten.
+type Plan struct {
+	// Verdicts has all backups, finished ones first, each in order of age.
+	Verdicts []Verdict
+	// Target is the oldest backup that the policy itself keeps, nil where that
+	// means nothing.
+	Target *Backup
+	// Notes say what the user may not expect: where WAL-G would decide
+	// otherwise, and what has been left out of the reckoning.
+	Notes []string
+
+	policy   Policy
+	verdicts map[string]Verdict
+	rounds   [][]string
+	archive  archive
+}
+
+// Make plans. It changes nothing, and gives the same plan for the same
+// catalogue; for what is left after the plan it gives one that removes nothing.
+// Whatever the policy is, but for everything: of each cluster the newest full
+// backup stays, permanent ones stay, what they are based on stays, and so does
+// the WAL that each of them needs.
+//
+// A policy that cannot be carried out as it is worded is an error of status 64,
+// a backup that is not there one of status 66, a damaged one that the policy
+// rests on one of status 65.
+func Make(backups []*Backup, p Policy) (*Plan, error) {
+	m := &maker{graph: newGraph(backups), plan: &Plan{policy: p, verdicts: map[string]Verdict{}}, policy: p}
+	for _, b := range backups {
+		if !b.Finished {
+			m.unfinished = append(m.unfinished, b)
+		}
+	}
+	slices.SortFunc(m.unfinished, ByModTime)
+	if err := m.decide(); err != nil {
+		return nil, fault.WithHint(fault.New(fault.Status(err), "delete %s: %w", p.Mode, err), "%s", fault.Hint(err))
+	}
+	return m.plan, nil
+}
+
+// Object says whether the object with this key is to be removed, and why.
+func (p *Plan) Object(key string) (remove bool, reason string) {
+	switch o := catalog.Classify(key, p.policy.Exts...); o.Class {
+	case catalog.Foreign, catalog.ClassHistory:
+		return false, ""
+	case catalog.ClassWAL:
+		return p.archive.removes(o)
+	default:
+		v, known := p.verdicts[o.Backup]
+		return known && !v.Keep, v.Reason
+	}
+}
+
+// Rounds are the backups that lose their sentinels, those of one round at once
+// and the rounds one after the other: a delta before what it is based on.
+func (p *Plan) Rounds() [][]string { return p.rounds }
+
+// RemovesWAL tells that the plan may remove WAL.
+func (p *Plan) RemovesWAL() bool {
+	return !p.archive.keep && (p.archive.any || p.archive.before != nil)
+}
+
+// With is the plan for the same catalogue where these backups stay as well,
+// because they cannot be removed.
+func (p *Plan) With(pinned map[string]string) (*Plan, error) {
+	policy := p.policy
+	policy.Pinned = pinned
+	var backups []*Backup
+	for _, v := range p.Verdicts {
+		backups = append(backups, v.Backup)
+	}
+	return Make(backups, policy)
+}
+
+// maker is one plan in the making.
+type maker struct {
+	*graph
+	policy     Policy
+	plan       *Plan
+	unfinished []*Backup
+	target     *node
+	kept       map[*node]*node // who stays, and for whom
+	why        map[*node]string
+}
+
+func (m *maker) note(format string, args ...any) {
+	m.plan.Notes = append(m.plan.Notes, fmt.Sprintf(format, args...))
+}
+
+func (m *maker) decide() error {
+	if err := m.sameSystem(); err != nil {
+		return err
+	}
+	var seeds []*node
+	var gone map[*node]bool // of Target
+	var err error
+	switch m.policy.Mode {
+	case Everything:
+		err = m.mayRemoveAll()
+	case Target:
+		if gone, err = m.targeted(); err == nil {
+			seeds = m.except(gone)
+		}
+	default:
+		if m.target, err = m.findTarget(); err == nil && m.target != nil {
+			seeds = m.from(m.target)
+			m.plan.Target = m.target.Backup
+			m.orderNote()
+		} else {
+			seeds = m.nodes
+		}
+	}
+	if err != nil {
+		return err
+	}
+	m.keep(seeds)
+	if err := m.mayRemove(gone); err != nil {
+		return err
+	}
+	if err := m.planWAL(); err != nil {
+		return err
+	}
+	m.judgeFinished()
+	m.judgeUnfinished(gone)
+	m.order()
+	return nil
+}
+
+// keep settles who stays: the seeds, what must stay in any case, and all that
+// these need.
+func (m *maker) keep(seeds []*node) {
+	m.why = map[*node]string{}
+	add := func(n *node, why string) {
+		if m.why[n] == "" {
+			m.why[n] = why
+		}
+	}
+	for _, n := range m.nodes {
+		switch {
+		case m.policy.Pinned[n.Name] != "":
+			add(n, m.policy.Pinned[n.Name])
+		case m.foreign(n):
+			add(n, fmt.Sprintf("of another cluster, with the system identifier %d", n.system))
+		case n.permanent != "" && m.policy.Mode != Everything:
+			add(n, n.permanent)
+		}
+	}
+	for _, n := range seeds {
+		add(n, m.seedReason(n))
+	}
+	if m.policy.Mode != Everything {
+		for _, n := range m.newestFulls() {
+			add(n, "the newest full backup")
+		}
+	}
+	var all []*node
+	for _, n := range m.nodes {
+		if m.why[n] != "" {
+			all = append(all, n)
+		}
+	}
+	m.kept = closure(all)
+}
+
+func (m *maker) seedReason(n *node) string {
+	switch {
+	case m.target == nil:
+		return "not meant"
+	case n == m.target:
+		return "the oldest to keep"
+	}
+	return "newer than " + m.target.Name
+}
+
+// foreign tells that n is of another cluster than the policy is limited to.
+func (m *maker) foreign(n *node) bool { return m.policy.System != 0 && n.system != m.policy.System }
+
+func (m *maker) judgeFinished() {
+	for _, n := range m.nodes {
+		v := Verdict{Backup: n.Backup}
+		user, keep := m.kept[n]
+		switch {
+		case keep && user != nil:
+			v.Keep, v.Reason = true, "needed by "+user.Name
+		case keep:
+			v.Keep, v.Reason = true, m.why[n]
+		case m.policy.Mode == Everything:
+			v.Reason = "everything"
+		case m.policy.Mode == Target:
+			v.Reason = "the target, or based on it"
+		default:
+			v.Reason = "older than " + m.target.Name
+		}
+		m.add(v)
+	}
+}
+
+func (m *maker) add(v Verdict) {
+	m.plan.Verdicts = append(m.plan.Verdicts, v)
+	m.plan.verdicts[v.Backup.Name] = v
+}
+
+// sameSystem refuses to reckon with the backups of several clusters together.
+func (m *maker) sameSystem() error {
+	systems := m.systems()
+	if want := m.policy.System; want != 0 {
+		if !slices.Contains(systems, want) {
+			return fault.New(fault.Absent, "no backup has the system identifier %d", want)
+		}
+		return nil
+	}
+	if len(systems) < 2 || m.policy.Mode == Everything || m.policy.Mode == Target {
+		return nil
+	}
+	var names []string
+	for _, s := range systems {
+		names = append(names, fmt.Sprint(s))
+	}
+	return fault.WithHint(fault.New(fault.Usage, "there are backups of more than one cluster, with the system identifiers %s", strings.Join(names, ", ")),
+		"say which is meant with --system ID (the backups of others stay, and the WAL from their start on), or give each cluster a prefix of its own")
+}
+
+func (m *maker) mayRemoveAll() error {
+	m.note("timeline histories and objects of unknown names stay; WAL-G removes them too")
+	if m.policy.Modifier == Force {
+		return nil
+	}
+	for _, n := range m.nodes {
+		if n.permanent != "" && !m.foreign(n) {
+			return fault.WithHint(fault.New(fault.Usage, "%s stays: %s", n.Name, n.permanent),
+				"everything FORCE removes permanent backups too")
+		}
+	}
+	return nil
+}
+
+// orderNote says where WAL-G would see another backup as the older one.
+func (m *maker) orderNote() {
+	if !m.timed {
+		m.note("a backup has no recorded start time: the order is that of the names")
+		return
+	}
+	for i := 1; i < len(m.nodes); i++ {
+		if a, b := m.nodes[i-1], m.nodes[i]; byPosition(a, b) > 0 {
+			m.note("%s started before %s, although its name sorts after that; WAL-G goes by the names, unless --use-sentinel-time is given", a.Name, b.Name)
+			return
+		}
+	}
+}
+
+// order puts the sentinels that go into rounds.
+func (m *maker) order() {
+	left := m.except(nil)
+	left = slices.DeleteFunc(left, func(n *node) bool { _, stays := m.kept[n]; return stays })
+	for len(left) > 0 {
+		base := map[*node]bool{}
+		for _, n := range left {
+			for _, parent := range n.parents {
+				base[parent] = true
+			}
+		}
+		last := !slices.ContainsFunc(left, func(n *node) bool { return !base[n] }) // they are based on each other
+		var round []string
+		left = slices.DeleteFunc(left, func(n *node) bool {
+			if base[n] && !last {
+				return false
+			}
+			round = append(round, n.Name)
+			return true
+		})
+		m.plan.rounds = append(m.plan.rounds, round)
+	}
+}
+
+// A span is WAL that one backup needs, of one timeline.
+type span struct{ first, last wal.Segment }
+
+// archive says which WAL goes.
+type archive struct {
+	keep   bool         // none goes
+	any    bool         // all goes
+	before *wal.Segment // what sorts before this goes, nil is none
+	of     string       // the backup that starts there
+	except []span
+}
+
+func (a *archive) removes(o catalog.Object) (bool, string) {
+	switch {
+	case a.keep:
+		return false, ""
+	case a.any:
+		return true, "everything"
+	case a.before == nil || o.Last.Compare(*a.before) >= 0:
+		return false, ""
+	case slices.ContainsFunc(a.except, func(s span) bool { return o.Last.Compare(s.first) >= 0 && o.First.Compare(s.last) <= 0 }):
+		return false, ""
+	}
+	return true, "older than " + a.of
+}
