@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"strings"
@@ -87,7 +88,17 @@ func (p *prefixed) Delete(ctx context.Context, keys ...string) error {
 			return err
 		}
 	}
-	return p.s.Delete(ctx, full...)
+	err := p.s.Delete(ctx, full...)
+	var kept *DeleteError
+	if !errors.As(err, &kept) {
+		return err
+	}
+	// The errors in it name the objects as they did; only the keys are ours.
+	own := &DeleteError{Failed: make([]Undeleted, len(kept.Failed)), Of: kept.Of}
+	for i, u := range kept.Failed {
+		own.Failed[i] = Undeleted{strings.TrimPrefix(u.Key, p.prefix), u.Err}
+	}
+	return own
 }
 
 func (p *prefixed) Sync(ctx context.Context, key string) error {
@@ -112,6 +123,15 @@ func (p *prefixed) Leftovers(ctx context.Context, prefix string) iter.Seq2[Lefto
 			}
 		}
 	}
+}
+
+func (p *prefixed) Discard(ctx context.Context, l Leftover) error {
+	full, err := p.full(l.Key)
+	if err != nil {
+		return err
+	}
+	l.Key, l.Name = full, p.prefix+l.Name
+	return Discard(ctx, p.s, l)
 }
 
 func (p *prefixed) URL(key string) string { return URL(p.s, p.prefix+key) }

@@ -43,4 +43,6 @@ func (s *rated) Leftovers(ctx context.Context, prefix string) iter.Seq2[Leftover
 	return FindLeftovers(ctx, s.Store, prefix)
 }
 
+func (s *rated) Discard(ctx context.Context, l Leftover) error { return Discard(ctx, s.Store, l) }
+
 func (s *rated) URL(key string) string { return URL(s.Store, key) }

@@ -10,10 +10,13 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 	"iter"
 	"time"
+
+	"walg/lib/fault"
 )
 
 // What a store says of an absent or an existing object, as in package fs.
@@ -74,8 +77,14 @@ type Store interface {
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
 
 	// Delete removes objects, any number of them. An absent one is not an
-	// error. When Delete returns nil all are gone, durably. After an error some
-	// may be gone and others not; it can be called again.
+	// error. When Delete returns nil all are gone, durably.
+	//
+	// Delete tries every key although others are refused. Where some are
+	// refused, or not known to be gone, the error is or wraps a *DeleteError
+	// that has them; all others are gone. A storage that does not answer, and
+	// a context that is done, end it early: then the keys that were not tried
+	// are among them. It can be called again. An invalid key is another error, before
+	// anything is deleted.
 	Delete(ctx context.Context, keys ...string) error
 }
 
@@ -119,7 +128,40 @@ type Leftovers interface {
 	// Leftovers returns the leftovers whose names begin with prefix, sorted by
 	// name in byte order.
 	Leftovers(ctx context.Context, prefix string) iter.Seq2[Leftover, error]
+
+	// Discard removes a leftover that Leftovers has returned. An absent one is
+	// not an error. What is no leftover is refused with status 64 and stays,
+	// objects above all, and so is one that only time removes. The Put of a
+	// leftover that still runs is broken by it: the caller knows that there is
+	// none.
+	Discard(ctx context.Context, l Leftover) error
 }
+
+// An Undeleted object is there still, or may be.
+type Undeleted struct {
+	Key string
+	Err error // operation, object, cause
+}
+
+// A DeleteError says which objects a Delete has not removed.
+type DeleteError struct {
+	Failed []Undeleted // in the order of the keys that Delete got, each once; never empty
+	Of     int         // how many keys Delete got
+}
+
+// Error names the first object and counts the others.
+func (e *DeleteError) Error() string {
+	text := e.Failed[0].Err.Error()
+	if n := len(e.Failed) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %d more of %d objects)", n, e.Of)
+	}
+	return text
+}
+
+// Unwrap returns the first object's error alone, because that is the one that
+// Error tells: status and hint have to be about the same one. Who wants to
+// know more looks at Failed.
+func (e *DeleteError) Unwrap() error { return e.Failed[0].Err }
 
 // Locator is implemented by stores that can name their objects to the user.
 type Locator interface {
@@ -143,6 +185,14 @@ func FindLeftovers(ctx context.Context, s Store, prefix string) iter.Seq2[Leftov
 		return l.Leftovers(ctx, prefix)
 	}
 	return func(func(Leftover, error) bool) {}
+}
+
+// Discard removes a leftover that FindLeftovers has returned, see Leftovers.
+func Discard(ctx context.Context, s Store, l Leftover) error {
+	if d, ok := s.(Leftovers); ok {
+		return d.Discard(ctx, l)
+	}
+	return fault.New(fault.Usage, "discard %s: this store has no leftovers", l.Name)
 }
 
 // URL returns the absolute name of the object, or its key where s has no URLs.

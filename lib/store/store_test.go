@@ -146,6 +146,93 @@ func TestPrefixIsPutBeforeKeysAndTakenAway(t *testing.T) {
 	}
 }
 
+// A keeper refuses to delete some keys, and has leftovers.
+type keeper struct {
+	box
+	refuse map[string]error
+}
+
+func (k *keeper) Delete(_ context.Context, keys ...string) error {
+	kept := &DeleteError{Of: len(keys)}
+	for _, key := range keys {
+		if err := k.refuse[key]; err != nil {
+			kept.Failed = append(kept.Failed, Undeleted{key, err})
+		}
+	}
+	if kept.Failed == nil {
+		return nil
+	}
+	return kept
+}
+
+func (k *keeper) Leftovers(_ context.Context, prefix string) iter.Seq2[Leftover, error] {
+	return func(yield func(Leftover, error) bool) { yield(Leftover{Name: prefix + ".tmp", Key: prefix}, nil) }
+}
+
+func (k *keeper) Discard(_ context.Context, l Leftover) error {
+	k.note(l.Name, l.Key)
+	return k.refuse[l.Key]
+}
+
+func TestWhatStaysIsNamedByTheWrappersKeys(t *testing.T) {
+	locked, broken := fault.WithHint(fault.New(fault.Usage, "delete x://p/a: locked"), "wait"), errors.New("delete x://p/c: broken")
+	s, err := Prefix(Rate(&keeper{refuse: map[string]error{"p/a": locked, "p/c": broken}}, 1), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Delete(t.Context(), "c", "b", "a")
+	var kept *DeleteError
+	if !errors.As(err, &kept) || kept.Of != 3 || len(kept.Failed) != 2 || kept.Failed[0] != (Undeleted{"c", broken}) || kept.Failed[1] != (Undeleted{"a", locked}) {
+		t.Fatalf("Delete = %#v", err)
+	}
+	if err.Error() != "delete x://p/c: broken (and 1 more of 3 objects)" || !errors.Is(err, broken) || fault.Status(err) != fault.Failed {
+		t.Errorf("Delete = %v, status %d", err, fault.Status(err))
+	}
+	err = s.Delete(t.Context(), "a", "b")
+	if err == nil || err.Error() != "delete x://p/a: locked" || fault.Status(err) != fault.Usage || fault.Hint(err) != "wait" {
+		t.Errorf("Delete = %v, status %d, hint %q", err, fault.Status(err), fault.Hint(err))
+	}
+	if err := s.Delete(t.Context(), "b"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Delete(t.Context(), "a", "../x"); fault.Status(err) != fault.Usage || errors.As(err, &kept) {
+		t.Errorf("Delete of a bad key = %v", err)
+	}
+}
+
+func TestLeftoversAreDiscardedByTheNamesThatWereListed(t *testing.T) {
+	cause := errors.New("no")
+	k := &keeper{refuse: map[string]error{"p/never": cause}}
+	s, err := Prefix(Rate(k, 1), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l, err := range FindLeftovers(t.Context(), s, "d/k") {
+		if err != nil || l.Key != "d/k" {
+			t.Fatalf("leftover %+v, %v", l, err)
+		}
+		if err := Discard(t.Context(), s, l); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := strings.Join(k.got, " "); got != "p/d/k.tmp p/d/k" {
+		t.Errorf("the store was asked to discard %s", got)
+	}
+	if err := Discard(t.Context(), s, Leftover{Name: "never.tmp", Key: "never"}); !errors.Is(err, cause) {
+		t.Errorf("Discard = %v", err)
+	}
+	if err := Discard(t.Context(), s, Leftover{Name: "../x", Key: "../x"}); fault.Status(err) != fault.Usage {
+		t.Errorf("Discard of a bad key = %v", err)
+	}
+	none, err := Prefix(Rate(&box{}, 1), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Discard(t.Context(), none, Leftover{Name: "k.tmp", Key: "k"}); fault.Status(err) != fault.Usage {
+		t.Errorf("Discard in a store without leftovers = %v", err)
+	}
+}
+
 func TestPrefixDoesNotMakeABadKeyGood(t *testing.T) {
 	s, err := Prefix(&box{}, "a")
 	if err != nil {

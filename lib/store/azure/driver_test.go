@@ -304,6 +304,18 @@ func TestBlocksOfAnAbortedUploadAreALeftover(t *testing.T) {
 	if _, err := s.Stat(t.Context(), "d/k"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Stat = %v", err)
 	}
+	err := s.Discard(t.Context(), all[0])
+	if fault.Status(err) != fault.Usage || !strings.HasPrefix(err.Error(), "discard azure://") || !strings.Contains(err.Error(), "/d/k: ") || !strings.Contains(err.Error(), "expire by themselves a week after") {
+		t.Errorf("Discard = %v, want status 64", err)
+	}
+	for _, absent := range []store.Leftover{{Name: "d/none", Key: "d/none", Started: all[0].Started}, {Name: "d/k", Key: "d/k", Started: before.Add(-time.Hour)}, {Name: "d/empty", Key: "d/empty"}} {
+		if err := s.Discard(t.Context(), absent); err != nil {
+			t.Errorf("Discard of the absent %+v = %v", absent, err)
+		}
+	}
+	if again := leftovers(t, s); !slices.Equal(again, all) {
+		t.Errorf("after that there are %+v", again)
+	}
 	// A Put of the key takes them away; Delete does not, and says nothing.
 	if err := s.Delete(t.Context(), "d/k"); err != nil {
 		t.Error(err)

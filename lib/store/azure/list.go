@@ -13,6 +13,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
 	"walg/lib/store"
+	"walg/lib/store/driver"
 )
 
 // list is List Blobs, one page from marker on.
@@ -85,6 +86,22 @@ func (d *Driver) Unfinished(ctx context.Context, prefix string) iter.Seq2[store.
 			}
 		}
 	}
+}
+
+// Discard finds the upload absent, or refuses: Azure removes blocks that were
+// not committed after a week, or when the blob is written, and on no request.
+func (d *Driver) Discard(ctx context.Context, l store.Leftover) error {
+	if l.Name != l.Key {
+		return driver.Permanent(errors.New("not the name of an unfinished upload"), "")
+	}
+	found, err := d.uploads(ctx, l.Key)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(found, func(f store.Leftover) bool { return f.Started.Equal(l.Started) }) {
+		return nil
+	}
+	return driver.Permanent(errors.New("Azure cannot remove blocks that were not committed; they expire by themselves a week after the last of them was sent"), "")
 }
 
 // uploads adds up the blocks of each upload to a key, the oldest first. There

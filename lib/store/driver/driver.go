@@ -56,6 +56,8 @@ type Driver interface {
 	Page(ctx context.Context, prefix, from string) (page []store.Info, next string, err error)
 
 	// Delete removes at most Traits.Batch objects. Absent ones are no error.
+	// Where it is known which ones stay the error is Undeleted, and the others
+	// are gone, durably. After any other error all may be there still.
 	Delete(ctx context.Context, keys []string) error
 
 	// URL returns the absolute name of an object, without credentials.
@@ -131,4 +133,8 @@ type Releaser interface {
 // left. Names and keys are full names in the bucket.
 type Unfinished interface {
 	Unfinished(ctx context.Context, prefix string) iter.Seq2[store.Leftover, error]
+
+	// Discard removes one of them. An absent one is no error. What Unfinished
+	// would not show is refused for good, and so is what cannot be removed.
+	Discard(ctx context.Context, l store.Leftover) error
 }

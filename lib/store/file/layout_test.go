@@ -376,3 +376,56 @@ func TestLeftoversAreShownAndNotListed(t *testing.T) {
 		t.Errorf("Leftovers = %q", got)
 	}
 }
+
+func TestOnlyTemporaryFilesAreDiscarded(t *testing.T) {
+	s, dir := open(t)
+	const tail = ".tmp.20261122T164420Z-0123456789abcdef"
+	put(t, s, "d/k", "no.tmp.20261122T164420Z-0123")
+	for _, name := range []string{"d/k" + tail, "deep/er/x" + tail} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("part"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "dir"+tail), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []store.Leftover{
+		{Name: "d/k", Key: "d/k"}, {Name: "no.tmp.20261122T164420Z-0123", Key: "no"}, {Name: "d/k" + tail, Key: "d/other"}, {Name: "d/k" + tail, Key: "d"},
+		{Name: "../" + filepath.Base(dir) + "/d/k" + tail, Key: "../" + filepath.Base(dir) + "/d/k"}, {Name: "dir" + tail + "/k", Key: "dir/k"}, {}, {Name: "/d/k" + tail, Key: "/d/k"},
+	} {
+		if err := s.Discard(t.Context(), l); fault.Status(err) != fault.Usage {
+			t.Errorf("Discard(%+v) = %v, want status 64", l, err)
+		}
+	}
+	// The name alone does not make a directory a leftover.
+	if err := s.Discard(t.Context(), store.Leftover{Name: "dir" + tail, Key: "dir"}); err != nil {
+		t.Errorf("Discard of an absent one = %v", err)
+	}
+	wantTree(t, dir, "d/", "d/k", "d/k"+tail, "deep/", "deep/er/", "deep/er/x"+tail, "dir"+tail+"/", "no.tmp.20261122T164420Z-0123")
+	n := 0
+	for l, err := range store.FindLeftovers(t.Context(), s, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := store.Discard(t.Context(), s, l); err != nil {
+				t.Errorf("Discard(%+v) = %v", l, err)
+			}
+		}
+		n++
+	}
+	wantTree(t, dir, "d/", "d/k", "dir"+tail+"/", "no.tmp.20261122T164420Z-0123")
+	if n != 2 {
+		t.Errorf("%d leftovers were listed", n)
+	}
+	gone := must(file.New(t.TempDir()))
+	if err := os.Remove(strings.TrimPrefix(gone.URL(""), file.Scheme)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, gone.Discard(t.Context(), store.Leftover{Name: "k" + tail, Key: "k"}), fault.Usage, "no such directory", "mounted")
+	err := gone.Delete(t.Context(), "k", "l")
+	wantError(t, err, fault.Usage, "no such directory (and 1 more of 2 objects)", "mounted")
+}

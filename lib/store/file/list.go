@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"walg/lib/fault"
 	"walg/lib/store"
 )
 
@@ -44,17 +46,55 @@ func (s *Store) Leftovers(ctx context.Context, prefix string) iter.Seq2[store.Le
 				yield(store.Leftover{}, err)
 				return
 			}
-			dir, base := e.name[:strings.LastIndex(e.name, "/")+1], e.name[strings.LastIndex(e.name, "/")+1:]
-			key, started, ok := store.ParseTemp(base)
-			if !ok || store.ValidKey(dir+key) != nil {
+			key, started, ok := leftoverOf(e.name)
+			if !ok {
 				continue
 			}
-			l := store.Leftover{Name: e.name, Key: dir + key, Size: e.fi.Size(), Started: started, ModTime: e.fi.ModTime()}
+			l := store.Leftover{Name: e.name, Key: key, Size: e.fi.Size(), Started: started, ModTime: e.fi.ModTime()}
 			if !yield(l, nil) {
 				return
 			}
 		}
 	}
+}
+
+// leftoverOf returns the key of the object that a temporary file was to become,
+// and when that began. ok is false for all other names.
+func leftoverOf(name string) (key string, started time.Time, ok bool) {
+	slash := strings.LastIndex(name, "/") + 1
+	base, started, ok := store.ParseTemp(name[slash:])
+	key = name[:slash] + base
+	return key, started, ok && store.ValidKey(key) == nil
+}
+
+// Discard removes the temporary file of a killed Put, and the directories below
+// the root that became empty.
+func (s *Store) Discard(ctx context.Context, l store.Leftover) error {
+	key, _, ok := leftoverOf(l.Name)
+	if !ok || key != l.Key {
+		return fault.New(fault.Usage, "discard %q: not the name of a temporary file of %q", l.Name, l.Key)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return s.fail("discard", l.Name, err)
+	}
+	local, err := filepath.Localize(l.Name)
+	if err != nil {
+		return fault.New(fault.Usage, "discard %q: not a file name on this system", l.Name)
+	}
+	path := filepath.Join(s.root, local)
+	removed, err := remove(path)
+	if err != nil {
+		if err = s.absent(err); !errors.Is(err, fs.ErrNotExist) {
+			return s.fail("discard", l.Name, err)
+		}
+	}
+	if !removed {
+		return nil
+	}
+	if err := syncDir(s.prune(filepath.Dir(path))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s.fail("discard", l.Name, err)
+	}
+	return nil
 }
 
 // An entry is a regular file, by its slash-separated path below the root.

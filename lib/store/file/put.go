@@ -250,30 +250,56 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 			return err
 		}
 	}
-	changed := map[string]bool{} // directories to make durable
+	stay := map[string]error{}    // by key
+	changed := map[string][]int{} // directories to make durable, with what was removed from each
 	for i, path := range paths {
 		if err := context.Cause(ctx); err != nil {
-			return s.fail("delete", keys[i], err)
+			stay[keys[i]] = err
+			continue
 		}
 		removed, err := remove(path)
 		if err != nil {
 			if err = s.absent(err); !errors.Is(err, fs.ErrNotExist) {
-				return s.fail("delete", keys[i], err)
+				stay[keys[i]] = err
 			}
 		}
 		if removed {
-			delete(changed, filepath.Dir(path))
-			changed[s.prune(filepath.Dir(path))] = true
+			s.leave(changed, filepath.Dir(path), i)
 		}
 	}
-	for dir := range changed {
+	for dir, removed := range changed {
 		// A directory that another Delete has removed meanwhile is durable
 		// there.
 		if err := syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return explain("delete", Scheme+filepath.ToSlash(dir), err)
+			for _, i := range removed {
+				stay[keys[i]] = err
+			}
 		}
 	}
-	return nil
+	var failed []store.Undeleted
+	for _, key := range keys {
+		if err := stay[key]; err != nil {
+			delete(stay, key) // a key that was given twice
+			failed = append(failed, store.Undeleted{Key: key, Err: s.fail("delete", key, err)})
+		}
+	}
+	if failed == nil {
+		return nil
+	}
+	return &store.DeleteError{Failed: failed, Of: len(keys)}
+}
+
+// leave removes dir and its parents as far as they are empty, and notes that
+// the object i is durably gone when the first that stays is durable, as is all
+// that was removed from the others.
+func (s *Store) leave(changed map[string][]int, dir string, i int) {
+	top := s.prune(dir)
+	gone := []int{i}
+	for ; dir != top; dir = filepath.Dir(dir) {
+		gone = append(gone, changed[dir]...)
+		delete(changed, dir)
+	}
+	changed[top] = append(changed[top], gone...)
 }
 
 // syncDir makes the names in a directory durable.

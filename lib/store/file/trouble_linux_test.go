@@ -1,9 +1,11 @@
 package file_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,17 +110,100 @@ func TestStoreOfAnotherUser(t *testing.T) {
 	<-done
 }
 
+// wantKept checks that an error of Delete names these keys in this order.
+func wantKept(t *testing.T, err error, asked int, want ...string) {
+	t.Helper()
+	var kept *store.DeleteError
+	if !errors.As(err, &kept) {
+		t.Fatalf("Delete = %v, want a DeleteError", err)
+	}
+	var got []string
+	for _, u := range kept.Failed {
+		got = append(got, u.Key)
+		if !strings.HasSuffix(strings.SplitN(u.Err.Error(), ": ", 2)[0], "/"+u.Key) {
+			t.Errorf("of %s: %v", u.Key, u.Err)
+		}
+	}
+	if !slices.Equal(got, want) || kept.Of != asked {
+		t.Errorf("of %d keys %q stay, want %q of %d", kept.Of, got, want, asked)
+	}
+}
+
+func TestDeleteGoesOnAfterWhatItMayNot(t *testing.T) {
+	s, dir := open(t)
+	put(t, s, "mine/a", "mine/b", "theirs/a", "theirs/b", "theirs/sub/c")
+	for name, mode := range map[string]os.FileMode{"..": 0o755, ".": 0o777, "mine": 0o777, "theirs": 0o555, "theirs/sub": 0o777} {
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer os.Chmod(filepath.Join(dir, "theirs"), 0o755)
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // as in TestStoreOfAnotherUser
+		if os.Geteuid() == 0 {
+			unix.SetfsgidRetGid(65534)
+			unix.SetfsuidRetUid(65534)
+		}
+		err := s.Delete(t.Context(), "mine/b", "theirs/b", "absent", "theirs/a", "theirs/sub/c", "mine/a")
+		wantKept(t, err, 6, "theirs/b", "theirs/a")
+		wantError(t, err, fault.Failed, "delete file://"+dir+"/theirs/b: remove: permission denied (and 1 more of 6 objects)", "check the owner")
+		// The same of a leftover.
+		err = s.Discard(t.Context(), store.Leftover{Name: "theirs/k" + temp, Key: "theirs/k"})
+		if err != nil {
+			t.Errorf("Discard of an absent one = %v", err)
+		}
+	}()
+	<-done
+	wantTree(t, dir, "theirs/", "theirs/a", "theirs/b", "theirs/sub/")
+}
+
+const temp = ".tmp.20261122T164420Z-0123456789abcdef"
+
+func TestDeleteGoesOnAfterAReadOnlyPart(t *testing.T) {
+	if !storetest.InMountNamespace(t) {
+		return
+	}
+	dir := storetest.Mount(t, "tmpfs", "size=4m")
+	s := must(file.New(dir))
+	part := filepath.Join(dir, "ro")
+	if err := os.Mkdir(part, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", part, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(part, syscall.MNT_DETACH)
+	put(t, s, "a", "ro/k", "ro/k2", "z/z")
+	if err := os.WriteFile(filepath.Join(part, "k"+temp), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	storetest.ReadOnly(t, part)
+	err := s.Delete(t.Context(), "ro/k", "z/z", "ro/k2", "a")
+	wantKept(t, err, 4, "ro/k", "ro/k2")
+	wantError(t, err, fault.Failed, "read-only file system (and 1 more of 4 objects)", "mounted read-only")
+	wantTree(t, dir, "ro/", "ro/k", "ro/k"+temp, "ro/k2")
+	err = s.Discard(t.Context(), store.Leftover{Name: "ro/k" + temp, Key: "ro/k"})
+	wantError(t, err, fault.Failed, "discard file://"+dir+"/ro/k"+temp+": remove: read-only file system", "mounted read-only")
+}
+
 // A put that is killed between link(2) and unlink(2) leaves two names of one
 // file, and the object must be none the worse for it.
 func TestObjectSharingItsFileWithALeftover(t *testing.T) {
 	s, dir := open(t)
 	put(t, s, "k")
-	if err := os.Link(filepath.Join(dir, "k"), filepath.Join(dir, "k.tmp.20261122T164420Z-0123456789abcdef")); err != nil {
+	if err := os.Link(filepath.Join(dir, "k"), filepath.Join(dir, "k"+temp)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Sync(t.Context(), "k"); err != nil {
 		t.Error(err)
 	}
+	// To discard it takes the name away and not the object.
+	if err := s.Discard(t.Context(), store.Leftover{Name: "k" + temp, Key: "k"}); err != nil {
+		t.Error(err)
+	}
+	wantTree(t, dir, "k")
 	put(t, s, "k")
 	var fi syscall.Stat_t
 	if err := syscall.Stat(filepath.Join(dir, "k"), &fi); err != nil || fi.Nlink != 1 {

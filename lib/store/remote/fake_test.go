@@ -34,6 +34,7 @@ type fakeBucket struct {
 	fault  func(op string) (before, after error) // nil never fails
 	cut    func(n int) int                       // how many of n bytes a Read gives; nil is all
 	gate   func(op, key string)                  // called first by each method; nil does nothing
+	refuse func(key string) error                // why Delete does not remove a key; nil refuses none
 
 	mu      sync.Mutex
 	objects map[string]fakeObject
@@ -213,14 +214,21 @@ func (b *fakeBucket) Page(ctx context.Context, prefix, from string) (page []stor
 }
 
 func (b *fakeBucket) Delete(ctx context.Context, keys []string) error {
-	return b.do(ctx, "delete", keys[0], func() error {
+	return b.do(ctx, "delete", strings.Join(keys, " "), func() error {
 		if len(keys) > b.traits.Batch {
 			return errors.New("too many")
 		}
+		var kept driver.Kept
 		for _, key := range keys {
+			if b.refuse != nil {
+				if err := b.refuse(key); err != nil {
+					kept.Add(key, err)
+					continue
+				}
+			}
 			delete(b.objects, key)
 		}
-		return nil
+		return kept.Of(keys)
 	})
 }
 
@@ -229,11 +237,28 @@ func (b *fakeBucket) Unfinished(ctx context.Context, prefix string) iter.Seq2[st
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for u := range b.uploads {
-			if strings.HasPrefix(u.key, prefix) && !yield(store.Leftover{Name: u.key + "?upload", Key: u.key, Started: time.Now()}, nil) {
+			if strings.HasPrefix(u.key, prefix) && !yield(store.Leftover{Name: u.name(), Key: u.key, Started: time.Now()}, nil) {
 				return
 			}
 		}
 	}
+}
+
+func (u *fakeUpload) name() string { return fmt.Sprintf("%s?upload=%p", u.key, u) }
+
+func (b *fakeBucket) Discard(ctx context.Context, l store.Leftover) error {
+	return b.do(ctx, "discard", l.Key, func() error {
+		for u := range b.uploads {
+			if u.name() == l.Name {
+				delete(b.uploads, u)
+				return nil
+			}
+		}
+		if !strings.HasPrefix(l.Name, l.Key+"?upload=") {
+			return driver.Permanent(errors.New("no upload has this name"), "")
+		}
+		return fs.ErrNotExist
+	})
 }
 
 func (b *fakeBucket) URL(key string) string { return "fake://bucket/" + key }

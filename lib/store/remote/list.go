@@ -65,7 +65,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Info, e
 }
 
 // Delete removes objects in batches, several at once. Where the storage refuses
-// one the others go on; where it does not answer they end.
+// some the others go on; where it does not answer they end.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	full := make([]string, len(keys))
 	for i, key := range keys {
@@ -74,39 +74,96 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 			return err
 		}
 	}
-	if ctx.Err() != nil {
-		return s.fail("delete", "", context.Cause(ctx))
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var mu sync.Mutex
-	var first error
-	failed := 0
+	stay := map[string]error{} // by full name
 	var group errgroup.Group
 	group.SetLimit(s.traits.Parallel)
 	for batch := range slices.Chunk(full, max(s.traits.Batch, 1)) {
 		group.Go(func() error {
-			err := s.try(ctx, func(ctx context.Context) error { return s.d.Delete(ctx, batch) })
-			if err == nil || len(batch) == 1 && errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if driver.Mendable(err) {
-				cancel(err)
+			some, outage := s.deleteBatch(ctx, batch)
+			if outage != nil {
+				cancel(outage)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if failed += len(batch); first == nil {
-				first = s.fail("delete", strings.TrimPrefix(batch[0], s.root), err)
+			for _, u := range some {
+				stay[u.Key] = u.Err
 			}
 			return nil
 		})
 	}
 	group.Wait()
-	if failed > 1 {
-		return fmt.Errorf("%w (this one or others, up to %d of %d objects)", first, failed, len(keys))
+	var failed []store.Undeleted
+	for i, key := range keys {
+		if err := stay[full[i]]; err != nil {
+			delete(stay, full[i]) // a key that was given twice
+			failed = append(failed, store.Undeleted{Key: key, Err: &undeleted{s, key, err}})
+		}
 	}
-	return first
+	if failed == nil {
+		return nil
+	}
+	return &store.DeleteError{Failed: failed, Of: len(keys)}
 }
+
+// deleteBatch removes objects and returns those that may be there still, with
+// their causes. Only what may yet be mended is tried again. outage is set where
+// the storage did not answer.
+func (s *Store) deleteBatch(ctx context.Context, batch []string) (stay []store.Undeleted, outage error) {
+	left := batch               // to try
+	var again []store.Undeleted // the same with their causes, where those are known
+	err := s.try(ctx, func(ctx context.Context) error {
+		again = nil
+		err := s.d.Delete(ctx, left)
+		var some driver.Undeleted
+		if !errors.As(err, &some) {
+			return err
+		}
+		left = nil
+		for _, u := range some {
+			u.Err = driver.Explain(u.Err, s.traits)
+			switch {
+			case driver.Mendable(u.Err):
+				left, again = append(left, u.Key), append(again, u)
+			case !errors.Is(u.Err, fs.ErrNotExist):
+				stay = append(stay, u)
+			}
+		}
+		if again == nil {
+			return nil
+		}
+		return again[0].Err
+	})
+	if err == nil || len(batch) == 1 && errors.Is(err, fs.ErrNotExist) {
+		return stay, nil
+	}
+	if again != nil && ctx.Err() == nil {
+		// The storage answers, and does not do these. err is about the first,
+		// and says how often it was tried.
+		again[0].Err = err
+		return append(stay, again...), nil
+	}
+	if driver.Mendable(err) {
+		outage = err
+	}
+	for _, key := range left {
+		stay = append(stay, store.Undeleted{Key: key, Err: err})
+	}
+	return stay, outage
+}
+
+// undeleted makes its text when it is asked: an outage has as many of them as
+// there are keys.
+type undeleted struct {
+	s     *Store
+	key   string
+	cause error
+}
+
+func (e *undeleted) Error() string { return e.s.fail("delete", e.key, e.cause).Error() }
+func (e *undeleted) Unwrap() error { return e.cause }
 
 // Leftovers shows what killed uploads have left, where the storage can.
 func (s *Store) Leftovers(ctx context.Context, prefix string) iter.Seq2[store.Leftover, error] {
@@ -130,6 +187,25 @@ func (s *Store) Leftovers(ctx context.Context, prefix string) iter.Seq2[store.Le
 			}
 		}
 	}
+}
+
+// Discard removes what a killed upload has left, where the storage can.
+func (s *Store) Discard(ctx context.Context, l store.Leftover) error {
+	key, err := s.full(l.Key)
+	if err != nil {
+		return err
+	}
+	d, ok := s.d.(driver.Unfinished)
+	if !ok {
+		return s.fail("discard", l.Name, fault.New(fault.Usage, "this storage shows no unfinished uploads"))
+	}
+	name := l.Name
+	l.Key, l.Name = key, s.root+name
+	err = s.try(ctx, func(ctx context.Context) error { return d.Discard(ctx, l) })
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return s.fail("discard", name, err)
 }
 
 // URL returns the absolute name of the object.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -349,29 +350,216 @@ func (s *shuffled) Page(context.Context, string, string) ([]store.Info, string, 
 	return []store.Info{{Key: "b"}, {Key: "a"}}, "", nil
 }
 
-func TestRefusedDeletesDoNotStopTheOthers(t *testing.T) {
+// filled has so many objects, whose keys it returns in an order that is not
+// that of the bytes.
+func filled(n int) (*fakeBucket, []string) {
 	b := newFakeBucket()
-	b.traits.Batch = 1
-	var keys []string
-	for i := range 20 {
-		keys = append(keys, fmt.Sprint("k", i))
-		_ = b.make(keys[i], nil, driver.Options{}, nil)
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("k%d", n-1-i)
+		_ = b.make("root/"+keys[i], nil, driver.Options{}, nil)
 	}
-	s := New(&locked{b}, "", quick())
-	err := s.Delete(t.Context(), keys...)
-	if fault.Status(err) != fault.Usage || !strings.Contains(err.Error(), "delete fake://bucket/k7: locked") {
-		t.Errorf("Delete = %v", err)
+	return b, keys
+}
+
+// wantKept checks that an error of Delete names these keys in this order, and
+// that they are what the bucket has.
+func wantKept(t *testing.T, b *fakeBucket, err error, asked int, want ...string) *store.DeleteError {
+	t.Helper()
+	var kept *store.DeleteError
+	if !errors.As(err, &kept) {
+		t.Fatalf("Delete = %v, want a DeleteError", err)
 	}
-	if len(b.objects) != 1 {
-		t.Errorf("%d objects are left", len(b.objects))
+	var got []string
+	for _, u := range kept.Failed {
+		got = append(got, u.Key)
+		if !strings.HasPrefix(u.Err.Error(), "delete fake://bucket/root/"+u.Key+": ") {
+			t.Errorf("of %s: %v", u.Key, u.Err)
+		}
+		if _, there := b.objects["root/"+u.Key]; !there {
+			t.Errorf("%s is gone", u.Key)
+		}
+	}
+	if !slices.Equal(got, want) || len(b.objects) != len(want) || kept.Of != asked {
+		t.Errorf("%d objects are left, and of %d the error names %q, want %q", len(b.objects), kept.Of, got, want)
+	}
+	return kept
+}
+
+func TestRefusedDeletesDoNotStopTheOthers(t *testing.T) {
+	for _, batch := range []int{1, 3, 100} {
+		b, keys := filled(20)
+		b.traits.Batch = batch
+		b.refuse = func(key string) error {
+			if key == "root/k7" || key == "root/k11" || key == "root/k12" {
+				return driver.Permanent(errors.New("locked"), "wait for "+key)
+			}
+			return nil
+		}
+		err := New(b, "root/", quick()).Delete(t.Context(), append(keys, "absent", "k7")...)
+		wantKept(t, b, err, 22, "k12", "k11", "k7")
+		if want := "delete fake://bucket/root/k12: locked (and 2 more of 22 objects)"; err.Error() != want {
+			t.Errorf("Delete = %v, want %s", err, want)
+		}
+		if fault.Status(err) != fault.Usage || fault.Hint(err) != "wait for root/k12" {
+			t.Errorf("status %d, hint %q", fault.Status(err), fault.Hint(err))
+		}
+		if n := b.count("delete"); n != (22+batch-1)/batch {
+			t.Errorf("%d requests of %d keys: what is refused was tried again", n, batch)
+		}
 	}
 }
 
-type locked struct{ *fakeBucket }
-
-func (l *locked) Delete(ctx context.Context, keys []string) error {
-	if keys[0] == "k7" {
-		return driver.Permanent(errors.New("locked"), "")
+// TestOnlyWhatMayBeMendedIsDeletedAgain: of one batch some are locked for good,
+// some fail twice and some always.
+func TestOnlyWhatMayBeMendedIsDeletedAgain(t *testing.T) {
+	b, keys := filled(10)
+	tries := map[string]int{}
+	b.refuse = func(key string) error {
+		tries[key]++
+		switch {
+		case key == "root/k3":
+			return driver.Permanent(errors.New("locked"), "")
+		case key == "root/k5" && tries[key] < 3, key == "root/k1", key == "root/k8":
+			return errors.New("busy with " + key)
+		}
+		return nil
 	}
-	return l.fakeBucket.Delete(ctx, keys)
+	policy := quick()
+	policy.Tries = 4
+	err := New(b, "root/", policy).Delete(t.Context(), keys...)
+	kept := wantKept(t, b, err, 10, "k8", "k3", "k1")
+	if tries["root/k3"] != 1 || tries["root/k5"] != 3 || tries["root/k8"] != 4 || tries["root/k0"] != 1 {
+		t.Errorf("tried %v", tries)
+	}
+	if fault.Status(err) != fault.Failed || fault.Status(kept.Failed[1].Err) != fault.Usage {
+		t.Errorf("Delete = %v, and %v", err, kept.Failed[1].Err)
+	}
+	for i, words := range []string{"busy with root/k8 (tried 4 times", "locked", "busy with root/k1"} {
+		if !strings.Contains(kept.Failed[i].Err.Error(), words) {
+			t.Errorf("%v, want %s", kept.Failed[i].Err, words)
+		}
+	}
+	// One that is never done is no outage: the other batches are tried.
+	b, keys = filled(10)
+	b.traits.Batch, b.traits.Parallel = 2, 1
+	b.refuse = func(key string) error {
+		if key == "root/k9" {
+			return errors.New("busy")
+		}
+		return nil
+	}
+	wantKept(t, b, New(b, "root/", policy).Delete(t.Context(), keys...), 10, "k9")
+}
+
+// TestAnOutageEndsTheDelete: the third request of ten and all after it have no
+// answer.
+func TestAnOutageEndsTheDelete(t *testing.T) {
+	b, keys := filled(20)
+	b.traits.Batch, b.traits.Parallel = 2, 1
+	b.refuse = func(key string) error {
+		if key == "root/k19" {
+			return driver.Permanent(errors.New("locked"), "")
+		}
+		return nil
+	}
+	down, lost := errors.New("fake: connection refused"), 0
+	b.fault = func(string) (error, error) {
+		if b.calls["delete"] > 2 {
+			lost++
+			return down, nil
+		}
+		return nil, nil
+	}
+	policy := quick()
+	policy.Tries = 3
+	err := New(b, "root/", policy).Delete(t.Context(), keys...)
+	kept := wantKept(t, b, err, 20, append([]string{"k19"}, keys[4:]...)...)
+	if lost != 3 {
+		t.Errorf("%d requests had no answer; the Delete went on after the first batch of them", lost)
+	}
+	for _, u := range kept.Failed[1:] {
+		if !errors.Is(u.Err, down) || fault.Status(u.Err) != fault.Failed {
+			t.Errorf("%v", u.Err)
+		}
+	}
+	if errors.Is(err, down) || fault.Status(err) != fault.Usage {
+		t.Errorf("Delete = %v, which is not about the first", err)
+	}
+}
+
+func TestACancelledDeleteNamesWhatWasNotTried(t *testing.T) {
+	b, keys := filled(20)
+	b.traits.Batch, b.traits.Parallel = 2, 1
+	cause := errors.New("told to stop")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	b.gate = func(op, key string) {
+		if op == "delete" && strings.Contains(key, "root/k14") {
+			cancel(cause)
+		}
+	}
+	err := New(b, "root/", quick()).Delete(ctx, keys...)
+	kept := wantKept(t, b, err, 20, keys[4:]...)
+	if !errors.Is(err, cause) || !errors.Is(kept.Failed[15].Err, cause) {
+		t.Errorf("Delete = %v", err)
+	}
+	if err := New(b, "root/", quick()).Delete(ctx); err != nil {
+		t.Errorf("Delete of nothing = %v", err)
+	}
+}
+
+// TestWhereTheDriverCannotSayAllOfABatchCount: its answer to a request is an
+// error about all of it.
+func TestWhereTheDriverCannotSayAllOfABatchCount(t *testing.T) {
+	b, keys := filled(6)
+	b.traits.Batch, b.traits.Parallel = 2, 1
+	b.fault = func(string) (error, error) {
+		if b.calls["delete"] == 2 {
+			return driver.Permanent(errors.New("AccessDenied"), ""), nil
+		}
+		return nil, nil
+	}
+	wantKept(t, b, New(b, "root/", quick()).Delete(t.Context(), keys...), 6, keys[2:4]...)
+}
+
+func TestDiscardTriesAgainAndRemovesNoObject(t *testing.T) {
+	b, _ := filled(1)
+	s := New(b, "root/", quick())
+	for range 2 {
+		if _, err := b.Begin(t.Context(), "root/k0", driver.Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failed := 0
+	b.fault = func(op string) (error, error) {
+		if op == "discard" && failed == 0 {
+			failed++
+			return nil, errors.New("fake: the answer is lost")
+		}
+		return nil, nil
+	}
+	var all []store.Leftover
+	for l, err := range s.Leftovers(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
+	}
+	if len(all) != 2 || all[0].Key != "k0" {
+		t.Fatalf("leftovers %+v", all)
+	}
+	if err := s.Discard(t.Context(), all[0]); err != nil || failed != 1 || len(b.uploads) != 1 {
+		t.Errorf("Discard = %v; %d answers were lost, %d uploads are left", err, failed, len(b.uploads))
+	}
+	err := s.Discard(t.Context(), store.Leftover{Name: "k0", Key: "k0"})
+	if fault.Status(err) != fault.Usage || err.Error() != "discard fake://bucket/root/k0: no upload has this name" || len(b.objects) != 1 {
+		t.Errorf("Discard of an object = %v", err)
+	}
+	if err := s.Discard(t.Context(), store.Leftover{Name: "x", Key: "../x"}); fault.Status(err) != fault.Usage {
+		t.Errorf("Discard of a bad key = %v", err)
+	}
+	var none store.Store = New(struct{ driver.Driver }{b}, "root/", quick())
+	if err := store.Discard(t.Context(), none, all[1]); fault.Status(err) != fault.Usage {
+		t.Errorf("Discard where there are none = %v", err)
+	}
 }

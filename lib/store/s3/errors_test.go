@@ -311,7 +311,7 @@ func TestOneRefusalAmongGrantsIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestDeleteNamesTheFirstOfWhatIsLeft(t *testing.T) {
+func TestDeleteNamesWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	each := func(code, message, key string) string {
 		return "<Error><Key>" + key + "</Key><Code>" + code + "</Code><Message>" + message + "</Message></Error>"
@@ -320,21 +320,27 @@ func TestDeleteNamesTheFirstOfWhatIsLeft(t *testing.T) {
 		errors      string
 		status      int
 		words, hint string
+		left        int // 0: all, because nobody can say
 	}{
-		"none":        {"", fault.OK, "", ""},
-		"absent":      {each("NoSuchKey", "gone", "a"), fault.OK, "", ""},
-		"denied":      {each("AccessDenied", "Access Denied.", "a") + each("AccessDenied", "Access Denied.", "b"), fault.Usage, "a: AccessDenied: Access Denied (and 1 more of 2)", "locked"},
-		"locked":      {each("InvalidRequest", "Object is WORM protected", "b"), fault.Usage, "b: InvalidRequest: Object is WORM protected", "locked"},
-		"elsewhere":   {each("AuthorizationHeaderMalformed", "the region is wrong; expecting 'us-west-2'", "b"), fault.Usage, "b: AuthorizationHeaderMalformed: the region is wrong; expecting 'us-west-2'", "AWS_REGION=us-west-2"}, // MinIO
-		"odd":         {each("MethodNotAllowed", "no", "b"), fault.Usage, "b: MethodNotAllowed: no", ""},
-		"not now":     {each("InternalError", "again", "b"), fault.Failed, "b: InternalError: again", ""},
-		"not so fast": {each("SlowDown", "slow", "b"), fault.Failed, "b: SlowDown: slow", ""},
+		"none":        {"", fault.OK, "", "", 0},
+		"absent":      {each("NoSuchKey", "gone", "a"), fault.OK, "", "", 0},
+		"denied":      {each("AccessDenied", "Access Denied.", "b") + each("AccessDenied", "Access Denied.", "a"), fault.Usage, "a: AccessDenied: Access Denied", "locked", 2},
+		"locked":      {each("InvalidRequest", "Object is WORM protected", "b"), fault.Usage, "b: InvalidRequest: Object is WORM protected", "locked", 1},
+		"elsewhere":   {each("AuthorizationHeaderMalformed", "the region is wrong; expecting 'us-west-2'", "b"), fault.Usage, "b: AuthorizationHeaderMalformed: the region is wrong; expecting 'us-west-2'", "AWS_REGION=us-west-2", 1}, // MinIO
+		"odd":         {each("MethodNotAllowed", "no", "b"), fault.Usage, "b: MethodNotAllowed: no", "", 1},
+		"not now":     {each("InternalError", "again", "b"), fault.Failed, "b: InternalError: again", "", 1},
+		"not so fast": {each("SlowDown", "slow", "b"), fault.Failed, "b: SlowDown: slow", "", 1},
+		"strange":     {each("InternalError", "again", "c"), fault.Failed, `the storage speaks of "c", for which it was not asked: InternalError: again`, "", 0},
 	} {
 		f := newFake(t)
 		f.answer("POST /walg?delete", sends(200, "<DeleteResult>"+c.errors+"</DeleteResult>"))
 		err := f.driver(t, nil).Delete(t.Context(), []string{"a", "b"})
 		if fault.Status(err) != c.status || !strings.Contains(fault.Hint(err), c.hint) || err != nil && err.Error() != c.words {
 			t.Errorf("%s: status %d, %v, hint %q", name, fault.Status(err), err, fault.Hint(err))
+		}
+		var left driver.Undeleted
+		if errors.As(err, &left); len(left) != c.left {
+			t.Errorf("%s: left %v, want %d", name, left, c.left)
 		}
 	}
 }

@@ -12,9 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go"
 
-	"walg/lib/fault"
 	"walg/lib/store"
 	"walg/lib/store/driver"
 )
@@ -107,99 +105,8 @@ func decode(key string, encoding types.EncodingType) (string, error) {
 	return plain, nil
 }
 
-// Delete removes objects; with S3_ENABLE_VERSIONING all their versions.
-func (d *Driver) Delete(ctx context.Context, keys []string) error {
-	api, err := d.client(ctx)
-	if err != nil {
-		return err
-	}
-	if !d.config.versioning {
-		ids := make([]types.ObjectIdentifier, len(keys))
-		for i := range keys {
-			ids[i].Key = &keys[i]
-		}
-		return d.delete(ctx, api, ids)
-	}
-	for _, key := range keys {
-		if err := d.deleteVersions(ctx, api, key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *Driver) delete(ctx context.Context, api *s3.Client, ids []types.ObjectIdentifier) error {
-	answer, err := api.DeleteObjects(ctx, &s3.DeleteObjectsInput{
-		Bucket: &d.bucket, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
-	})
-	if err != nil {
-		return d.judge(ctx, err)
-	}
-	var first error
-	failed := 0
-	for _, e := range answer.Errors {
-		code, message := aws.ToString(e.Code), aws.ToString(e.Message)
-		if code == "NoSuchKey" || code == "NoSuchVersion" {
-			continue
-		}
-		if failed++; first != nil {
-			continue
-		}
-		// The refusal of one object has no status of its own.
-		refusal := &smithy.GenericAPIError{Code: code, Message: message}
-		first = describe(refusal).err
-		if len(ids) > 1 {
-			first = prefixed(aws.ToString(e.Key), first)
-		}
-		switch {
-		case code == "AccessDenied" || code == "InvalidRequest":
-			first = driver.Permanent(first, "may this key delete there, and is the object locked?")
-		case retried[code] || code == "SlowDown":
-		default:
-			first = driver.Permanent(first, fault.Hint(d.judge(ctx, refusal)))
-		}
-	}
-	if failed > 1 {
-		return fmt.Errorf("%w (and %d more of %d)", first, failed-1, len(ids))
-	}
-	return first
-}
-
-// deleteVersions removes all versions of one object, and the markers that hide
-// them.
-func (d *Driver) deleteVersions(ctx context.Context, api *s3.Client, key string) error {
-	in := &s3.ListObjectVersionsInput{Bucket: &d.bucket, Prefix: &key}
-	for {
-		answer, err := api.ListObjectVersions(ctx, in)
-		if err != nil {
-			return d.judge(ctx, err)
-		}
-		if err := listing(answer.IsTruncated); err != nil {
-			return err
-		}
-		var ids []types.ObjectIdentifier
-		for _, v := range answer.Versions {
-			if aws.ToString(v.Key) == key {
-				ids = append(ids, types.ObjectIdentifier{Key: &key, VersionId: v.VersionId})
-			}
-		}
-		for _, m := range answer.DeleteMarkers {
-			if aws.ToString(m.Key) == key {
-				ids = append(ids, types.ObjectIdentifier{Key: &key, VersionId: m.VersionId})
-			}
-		}
-		for some := range slices.Chunk(ids, d.config.traits.Batch) {
-			if err := d.delete(ctx, api, some); err != nil {
-				return err
-			}
-		}
-		// The key itself comes before those that it begins.
-		if !aws.ToBool(answer.IsTruncated) || aws.ToString(answer.NextKeyMarker) > key {
-			return nil
-		}
-		in.KeyMarker, in.VersionIdMarker = answer.NextKeyMarker, answer.NextVersionIdMarker
-	}
-}
+// uploadID is between key and id in the name of an unfinished upload.
+const uploadID = "?uploadId="
 
 // Unfinished lists uploads that were neither finished nor aborted. Their size
 // would cost a request each, and is left out. They are held in memory to be
@@ -218,6 +125,20 @@ func (d *Driver) Unfinished(ctx context.Context, prefix string) iter.Seq2[store.
 			}
 		}
 	}
+}
+
+// Discard aborts an upload. Parts that are on their way may stay: then it is
+// listed again.
+func (d *Driver) Discard(ctx context.Context, l store.Leftover) error {
+	id, ok := strings.CutPrefix(l.Name, l.Key+uploadID)
+	if !ok || id == "" {
+		return driver.Permanent(errors.New("not the name of an unfinished upload"), "")
+	}
+	api, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	return d.abort(ctx, api, l.Key, id)
 }
 
 func (d *Driver) uploads(ctx context.Context, prefix string) (found []store.Leftover, err error) {
@@ -240,7 +161,7 @@ func (d *Driver) uploads(ctx context.Context, prefix string) (found []store.Left
 				return nil, err
 			}
 			started := aws.ToTime(u.Initiated)
-			found = append(found, store.Leftover{Name: key + "?uploadId=" + aws.ToString(u.UploadId), Key: key, Started: started, ModTime: started})
+			found = append(found, store.Leftover{Name: key + uploadID + aws.ToString(u.UploadId), Key: key, Started: started, ModTime: started})
 		}
 		if !aws.ToBool(answer.IsTruncated) {
 			return found, nil

@@ -507,11 +507,26 @@ func TestUnfinishedUploadsAreListed(t *testing.T) {
 		if found := list(root); len(found) != 1 && server != "minio" { // which shows them only by their key
 			t.Errorf("%s, by prefix: %v", server, found)
 		}
-		if err := up.Abort(ctx); err != nil {
+		beside := remote.New(once{d}, root, remote.Policy{})
+		put(t, beside, "a b", "stays")
+		if err := d.Discard(ctx, store.Leftover{Name: root + "a b", Key: root + "a b"}); fault.Status(err) != fault.Usage {
+			t.Errorf("%s: discard of an object: %v", server, err)
+		}
+		for range 2 { // an absent one is no error
+			if err := d.Discard(ctx, found[0]); err != nil {
+				t.Errorf("%s: discard: %v", server, err)
+			}
+		}
+		if got, err := get(ctx, beside, "a b"); got != "stays" {
+			t.Errorf("%s: the object is %q, %v", server, got, err)
+		}
+		if err := beside.Delete(ctx, "a b"); err != nil {
 			t.Fatal(err)
 		}
-		if err := up.Abort(ctx); err != nil {
-			t.Errorf("%s: abort again: %v", server, err)
+		for range 2 {
+			if err := up.Abort(ctx); err != nil {
+				t.Errorf("%s: abort of what was discarded: %v", server, err)
+			}
 		}
 		if found := list(root + "a b"); len(found) != 0 {
 			t.Errorf("%s, aborted: %v", server, found)

@@ -253,11 +253,16 @@ func (u *upload) Commit(ctx context.Context, n int, whole driver.Sum) error {
 
 // Abort removes what was sent. An upload that the storage does not know is gone.
 func (u *upload) Abort(ctx context.Context) error {
-	_, err := u.api.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.d.bucket, Key: &u.key, UploadId: &u.id})
+	return u.d.abort(ctx, u.api, u.key, u.id)
+}
+
+// abort ends an upload; one that is not there is no error.
+func (d *Driver) abort(ctx context.Context, api *s3.Client, key, id string) error {
+	_, err := api.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &d.bucket, Key: &key, UploadId: &id})
 	if describe(err).code == noSuchUpload {
 		return nil
 	}
-	return u.d.judge(ctx, err)
+	return d.judge(ctx, err)
 }
 
 // Read gets a range.

@@ -436,32 +436,6 @@ func TestDeletionsGoInBatches(t *testing.T) {
 	}
 }
 
-func TestVersionsAreDeletedInBatches(t *testing.T) {
-	t.Parallel()
-	f := newFake(t)
-	version := func(kind, key, id string) string {
-		return "<" + kind + "><Key>" + key + "</Key><VersionId>" + id + "</VersionId></" + kind + ">"
-	}
-	f.answer("GET /walg?versions", sends(200, "<ListVersionsResult><IsTruncated>false</IsTruncated>"+version("Version", "k", "1")+version("Version", "k", "2")+
-		version("DeleteMarker", "k", "3")+version("Version", "k/other", "4")+"</ListVersionsResult>"))
-	d := f.driver(t, m{"S3_ENABLE_VERSIONING": "enabled", "S3_DELETE_BATCH_SIZE": "2"})
-	if err := d.Delete(t.Context(), []string{"k"}); err != nil {
-		t.Fatal(err)
-	}
-	var all string
-	sent := f.requests("POST /walg?delete")
-	for _, r := range sent {
-		all += r.body
-	}
-	if len(sent) != 2 || strings.Count(all, "<VersionId>") != 3 || strings.Contains(all, "other") {
-		t.Errorf("%d requests: %s", len(sent), all)
-	}
-	f.answer("GET /walg?versions", sends(200, "<html>hello</html>"))
-	if err := d.Delete(t.Context(), []string{"k"}); fault.Status(err) != fault.Failed {
-		t.Errorf("no listing: %v", err)
-	}
-}
-
 func TestPartsHaveTheirSize(t *testing.T) {
 	t.Parallel()
 	for setting, want := range map[string][]int{"S3_MAX_PART_SIZE": {1 * mib, 5 * mib, 5 * mib}, "WALG_S3_MAX_PART_SIZE": {1 * mib, 5 * mib, 5 * mib}} {
@@ -841,7 +815,7 @@ func TestVersionsAndUnfinishedUploadsGoOnOverPages(t *testing.T) {
 	if err := d.Delete(t.Context(), []string{"k"}); err != nil {
 		t.Fatal(err)
 	}
-	if sent := f.requests("POST /walg?delete"); len(sent) != 2 || !strings.Contains(sent[1].body, "<VersionId>2<") {
+	if sent := f.requests("POST /walg?delete"); len(sent) != 1 || !strings.Contains(sent[0].body, "<VersionId>1<") || !strings.Contains(sent[0].body, "<VersionId>2<") {
 		t.Errorf("%v", sent)
 	}
 	var names []string

@@ -70,17 +70,43 @@ func (d *Driver) Unfinished(ctx context.Context, prefix string) iter.Seq2[store.
 			if !ok {
 				return
 			}
-			dir, base := path.Split(e.name)
-			name, started, temporary := store.ParseTemp(base)
-			if !temporary || store.ValidKey(dir+name) != nil {
+			key, started, ok := leftoverOf(e.name)
+			if !ok {
 				continue
 			}
-			l := store.Leftover{Name: e.name, Key: dir + name, Size: e.size, Started: started, ModTime: e.modified}
+			l := store.Leftover{Name: e.name, Key: key, Size: e.size, Started: started, ModTime: e.modified}
 			if !yield(l, nil) {
 				return
 			}
 		}
 	}
+}
+
+// leftoverOf returns the key of the object that a temporary file was to become,
+// and when that began. ok is false for all other names.
+func leftoverOf(name string) (key string, started time.Time, ok bool) {
+	dir, base := path.Split(name)
+	base, started, ok = store.ParseTemp(base)
+	return dir + base, started, ok && store.ValidKey(dir+base) == nil
+}
+
+// Discard removes a temporary file, then the directories that became empty.
+func (d *Driver) Discard(ctx context.Context, l store.Leftover) error {
+	if key, _, ok := leftoverOf(l.Name); !ok || key != l.Key {
+		return driver.Permanent(errors.New("not the name of a temporary file"), "")
+	}
+	c, err := d.conn(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.absent(ctx, c, c.remove(ctx, "/"+l.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir, err := d.prune(ctx, c, path.Dir("/"+l.Name))
+	if err != nil {
+		return err
+	}
+	return c.syncDir(ctx, dir)
 }
 
 // walkID is a walk between two pages.

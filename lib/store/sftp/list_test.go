@@ -1,6 +1,7 @@
 package sftp
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -118,6 +119,47 @@ func TestTemporaryFilesAreLeftovers(t *testing.T) {
 	if !slices.Equal(keys, []string{"d/k", "e/k.tmp.1"}) || !slices.Equal(left, []string{temp + " d/k"}) {
 		t.Errorf("listed %q, leftovers %q", keys, left)
 	}
+}
+
+func TestOnlyTemporaryFilesAreDiscarded(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	const tail = ".tmp.20261122T164420Z-0123456789abcdef"
+	p.files(t, "d/k", "d/k"+tail, "closed/k"+tail, "e/k.tmp.1")
+	must(t, os.MkdirAll(p.file("deep/er"), 0o777))
+	for _, dir := range []string{"d", "deep", "deep/er"} {
+		must(t, os.Chmod(p.file(dir), 0o777))
+	}
+	p.files(t, "deep/er/x"+tail)
+	s := p.store(p.open(t))
+	for _, l := range []store.Leftover{
+		{Name: "d/k", Key: "d/k"}, {Name: "e/k.tmp.1", Key: "e/k"}, {Name: "d/k" + tail, Key: "d/other"}, {Name: "d/../d/k" + tail, Key: "d/k"},
+	} {
+		wantError(t, s.Discard(t.Context(), l), fault.Usage, "not the name of a temporary file", "")
+	}
+	for range 2 { // an absent one is no error
+		for _, name := range []string{"d/k", "deep/er/x"} {
+			must(t, s.Discard(t.Context(), store.Leftover{Name: name + tail, Key: name}))
+		}
+	}
+	must(t, os.Chmod(p.file("closed"), 0o555))
+	wantError(t, s.Discard(t.Context(), store.Leftover{Name: "closed/k" + tail, Key: "closed/k"}), fault.Usage, "permission denied", "")
+	p.wantTree(t, "closed/", "closed/k"+tail, "d/", "d/k", "e/", "e/k.tmp.1")
+}
+
+func TestDeleteGoesOnAfterWhatItMayNot(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.files(t, "closed/a", "closed/b", "d/a", "d/b", "z")
+	must(t, os.Chmod(p.file("closed"), 0o555)) // root's
+	must(t, os.Chmod(p.file("d"), 0o777))
+	err := p.store(p.open(t)).Delete(t.Context(), "d/b", "closed/b", "z", "absent", "closed/a", "d/a")
+	wantError(t, err, fault.Usage, "closed/b: permission denied (and 1 more of 6 objects)", "may not do that on the server")
+	var kept *store.DeleteError
+	if !errors.As(err, &kept) || len(kept.Failed) != 2 || kept.Failed[0].Key != "closed/b" || kept.Failed[1].Key != "closed/a" {
+		t.Errorf("Delete = %#v", err)
+	}
+	p.wantTree(t, "closed/", "closed/a", "closed/b")
 }
 
 func TestEmptyDirectoriesGo(t *testing.T) {

@@ -175,15 +175,20 @@ func (d *Driver) Delete(ctx context.Context, keys []string) error {
 	if err != nil {
 		return err
 	}
+	var kept driver.Kept
 	var group errgroup.Group
 	group.SetLimit(deletions)
 	for _, key := range keys {
 		group.Go(func() error {
 			err := d.absent(ctx, c, c.remove(ctx, "/"+key))
-			if errors.Is(err, fs.ErrNotExist) {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
 				return nil
+			case c.broken() || ctx.Err() != nil:
+				return err // no answer of the server's
 			}
-			return err
+			kept.Add(key, err)
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -191,7 +196,9 @@ func (d *Driver) Delete(ctx context.Context, keys []string) error {
 	}
 	dirs := map[string]bool{}
 	for _, key := range keys {
-		dirs[path.Dir("/"+key)] = true
+		if !kept.Has(key) {
+			dirs[path.Dir("/"+key)] = true
+		}
 	}
 	stay := map[string]bool{}
 	for dir := range dirs {
@@ -205,7 +212,7 @@ func (d *Driver) Delete(ctx context.Context, keys []string) error {
 			return err
 		}
 	}
-	return nil
+	return kept.Of(keys)
 }
 
 // remove removes a file. Of a directory it says that there is none.

@@ -589,6 +589,20 @@ func (s *suite) done() {
 			s.Errorf("%s = %v, want the context's cause", op, err)
 		}
 	}
+	var kept *store.DeleteError
+	if err := s.s.Delete(ctx, "l", "k", "absent"); !errors.As(err, &kept) || kept.Of != 3 {
+		s.Fatalf("Delete = %v, want a DeleteError of 3 keys", err)
+	}
+	var left []string
+	for _, u := range kept.Failed {
+		left = append(left, u.Key)
+		if !errors.Is(u.Err, cause) || !strings.HasPrefix(u.Err.Error(), "delete "+store.URL(s.s, u.Key)+": ") {
+			s.Errorf("of %s Delete says: %v", u.Key, u.Err)
+		}
+	}
+	if !slices.Equal(left, []string{"l", "k", "absent"}) {
+		s.Errorf("after a Delete that tried nothing there may be %q still, want all", left)
+	}
 	s.wantKeys("", "k")
 }
 
@@ -792,6 +806,10 @@ func (s *suite) deleteMany() {
 	if err := s.s.Delete(s.Context(), keys...); err != nil {
 		s.Errorf("Delete again: %v", err)
 	}
+	s.put("given/twice", "x")
+	if err := s.s.Delete(s.Context(), "given/twice", "given/twice"); err != nil {
+		s.Errorf("Delete of the same twice: %v", err)
+	}
 }
 
 // deleteRace takes the last object of a directory away while another arrives.
@@ -893,14 +911,81 @@ func (s *suite) killed() {
 	if absent == 0 {
 		s.Error("no process was killed before it was done; the test proves nothing")
 	}
-	for l, err := range store.FindLeftovers(s.Context(), s.s, "") {
-		if err != nil {
-			s.Fatal(err)
-		}
+	for _, l := range s.leftovers() {
 		// Not every storage says when an upload began.
 		if l.Key != killedKey || l.Started.IsZero() && l.ModTime.IsZero() || l.Size > int64(len(want)) {
 			s.Errorf("leftover %+v", l)
 		}
 	}
 	s.Logf("%d killed before the object was there, %d after", absent, whole)
+	s.discard(string(want))
+}
+
+// leftovers returns those of killedKey too where a storage shows them only by
+// their key.
+func (s *suite) leftovers() (all []store.Leftover) {
+	s.Helper()
+	for _, prefix := range []string{"", killedKey} {
+		for l, err := range store.FindLeftovers(s.Context(), s.s, prefix) {
+			if err != nil {
+				s.Fatal(err)
+			}
+			if !slices.ContainsFunc(all, func(o store.Leftover) bool { return o.Name == l.Name && o.Started.Equal(l.Started) }) {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
+}
+
+// discard removes what the killed ones left, beside the object that they were to
+// become and another one.
+func (s *suite) discard(want string) {
+	s.put("killed/other", "other")
+	objects := []string{"killed/other"}
+	if !s.b.Lingers { // there the object would take them away
+		if err := s.s.Put(s.Context(), killedKey, strings.NewReader(want), store.PutOptions{}); err != nil {
+			s.Fatal(err)
+		}
+		objects = []string{killedKey, "killed/other"}
+	}
+	// A server may be at work yet for a process that was killed.
+	all, discarded := s.leftovers(), 0
+	for end := time.Now().Add(time.Minute); len(all) > 0 && time.Now().Before(end); all = s.leftovers() {
+		for _, l := range all {
+			err := store.Discard(s.Context(), s.s, l)
+			if s.b.Lingers {
+				if fault.Status(err) != fault.Usage {
+					s.Errorf("Discard(%+v) = %v, want status 64", l, err)
+				}
+				continue
+			}
+			if err == nil {
+				err = store.Discard(s.Context(), s.s, l)
+			}
+			if err != nil {
+				s.Fatalf("Discard(%+v), or again = %v", l, err)
+			}
+			discarded++
+		}
+		if s.b.Lingers {
+			break
+		}
+	}
+	if !s.b.Lingers && len(all) > 0 {
+		s.Errorf("after they were discarded there are %+v", all)
+	}
+	for _, key := range []string{killedKey, "killed/other", "killed", "absent"} {
+		for _, l := range []store.Leftover{{Name: key, Key: key}, {Name: "killed/other", Key: key}} {
+			err := store.Discard(s.Context(), s.s, l)
+			if _, ok := s.s.(store.Leftovers); ok && !s.b.Lingers && fault.Status(err) != fault.Usage {
+				s.Errorf("Discard(%+v), which is no leftover, = %v, want status 64", l, err)
+			}
+		}
+	}
+	s.wantKeys("", objects...)
+	if !s.b.Lingers && s.get(killedKey) != want || s.get("killed/other") != "other" {
+		s.Error("an object is another after the leftovers beside it were discarded")
+	}
+	s.Logf("%d leftovers discarded", discarded)
 }

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -384,6 +385,35 @@ func TestUnfinishedUploads(t *testing.T) {
 	}
 	if got, _ := read(t, d, root+"b", 0, 100); got != string(want) {
 		t.Errorf("read %q", got)
+	}
+	// The parts of an object look like those of an upload.
+	parts := segments(t, d, root+"b.tmp.")
+	own := slices.DeleteFunc(slices.Clone(parts), func(name string) bool {
+		return slices.ContainsFunc(all, func(l store.Leftover) bool { return strings.HasPrefix(name, l.Name+"/") })
+	})
+	if len(own) == 0 || len(own) == len(parts) {
+		t.Fatalf("of the parts %q these are the object's: %q", parts, own)
+	}
+	for _, name := range []string{path.Dir(own[0]), root + "b"} {
+		if err := d.Discard(t.Context(), store.Leftover{Name: name, Key: root + "b"}); fault.Status(err) != fault.Usage {
+			t.Errorf("discard of the object's own %s = %v, want status 64", name, err)
+		}
+	}
+	for range 2 { // an absent one is no error
+		for _, l := range all {
+			if err := d.Discard(t.Context(), l); err != nil {
+				t.Errorf("discard %s: %v", l.Name, err)
+			}
+		}
+	}
+	if left := leftovers(t, d, root); len(left) != 0 {
+		t.Errorf("discarded, and there are %+v", left)
+	}
+	if left := segments(t, d, root); !slices.Equal(left, own) {
+		t.Errorf("of the parts there are %q, want %q", left, own)
+	}
+	if got, _ := read(t, d, root+"b", 0, 100); got != string(want) {
+		t.Errorf("afterwards the object reads %q", got)
 	}
 }
 

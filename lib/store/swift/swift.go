@@ -389,26 +389,34 @@ func (d *Driver) removeParts(ctx context.Context, parts []segment) error {
 // each, in which the manifest is the last to go: what fails half-way can be
 // done again.
 func (d *Driver) Delete(ctx context.Context, keys []string) error {
+	below := "/" + d.container + "/"
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = below + key
+	}
+	var kept driver.Kept // by name
 	var mu sync.Mutex
 	var plain, large []string
 	group, looking := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
-	for _, key := range keys {
+	for i, key := range keys {
 		group.Go(func() error {
 			resp, err := d.head(looking, key)
-			if errors.Is(err, fs.ErrNotExist) {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
 				return nil
-			}
-			if err != nil {
+			case refused(err):
+				kept.Add(names[i], err)
+				return nil
+			case err != nil:
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			name := "/" + d.container + "/" + key
 			if isLarge(resp.Header) {
-				large = append(large, name)
+				large = append(large, names[i])
 			} else {
-				plain = append(plain, name)
+				plain = append(plain, names[i])
 			}
 			return nil
 		})
@@ -417,11 +425,24 @@ func (d *Driver) Delete(ctx context.Context, keys []string) error {
 		return err
 	}
 	for _, name := range large {
-		if err := d.removeLarge(ctx, name); err != nil {
+		err := d.removeLarge(ctx, name)
+		var told *bulkError
+		if err != nil && !refused(err) && !errors.As(err, &told) {
 			return err
 		}
+		kept.Add(name, err)
 	}
-	return d.remove(ctx, plain)
+	if err := d.removeEach(ctx, plain, &kept); err != nil {
+		return err
+	}
+	err := kept.Of(names)
+	var known driver.Undeleted
+	if errors.As(err, &known) {
+		for i := range known {
+			known[i].Key = strings.TrimPrefix(known[i].Key, below)
+		}
+	}
+	return err
 }
 
 // removeLarge removes a large object and its parts; name is /container/object.
@@ -434,6 +455,15 @@ func (d *Driver) removeLarge(ctx context.Context, name string) error {
 // remove removes objects that have no parts, by bulk deletion where the server
 // knows it. Names are /container/object; absent ones are no error.
 func (d *Driver) remove(ctx context.Context, names []string) error {
+	var kept driver.Kept
+	if err := d.removeEach(ctx, names, &kept); err != nil {
+		return err
+	}
+	return kept.Of(names)
+}
+
+// removeEach notes by name what the server refuses to remove.
+func (d *Driver) removeEach(ctx context.Context, names []string, kept *driver.Kept) error {
 	can, err := d.abilities(ctx)
 	if err != nil {
 		return err
@@ -449,12 +479,25 @@ func (d *Driver) remove(ctx context.Context, names []string) error {
 		names = names[len(some):]
 		group.Go(func() error {
 			if len(some) > 1 {
-				return d.bulkDelete(ctx, some)
+				err := d.bulkDelete(ctx, some)
+				var told *bulkError
+				// Where it gave up half-way it does not speak of all.
+				if !errors.As(err, &told) || told.done+len(told.causes) != len(some) {
+					return err
+				}
+				for name, cause := range told.causes {
+					kept.Add(name, cause)
+				}
+				return nil
 			}
 			container, object, _ := strings.Cut(strings.TrimPrefix(some[0], "/"), "/")
 			_, err := d.send(ctx, request{method: "DELETE", container: container, object: object})
-			if errors.Is(err, fs.ErrNotExist) {
-				err = nil
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil
+			case refused(err):
+				kept.Add(some[0], err)
+				return nil
 			}
 			return err
 		})
@@ -488,19 +531,43 @@ func (d *Driver) bulk(ctx context.Context, r request) error {
 	return err
 }
 
+// bulkError is what the server tells in the body of a success.
+type bulkError struct {
+	error                   // the first, or of the request as a whole
+	causes map[string]error // by name, /container/object
+	done   int              // so many are gone
+}
+
+func (e *bulkError) Unwrap() error { return e.error }
+
 func (d *Driver) bulkOnce(ctx context.Context, r request) (status int, err error) {
 	if r.header == nil {
 		r.header = api.Headers{}
 	}
 	r.header["Accept"] = "application/json"
 	var said struct {
-		Status string      `json:"Response Status"`
-		Body   string      `json:"Response Body"`
-		Errors [][2]string `json:"Errors"`
+		Status  string      `json:"Response Status"`
+		Body    string      `json:"Response Body"`
+		Errors  [][2]string `json:"Errors"`
+		Deleted int         `json:"Number Deleted"`
+		Absent  int         `json:"Number Not Found"`
 	}
 	resp, err := d.reply(ctx, r, &said)
 	if err != nil || strings.HasPrefix(said.Status, "200") {
 		return 0, err
+	}
+	judge := func(text string) (int, error) {
+		digits, _, _ := strings.Cut(text, " ")
+		status, _ := strconv.Atoi(digits) // 0 where an error is told in words
+		return status, d.judge(errors.New(text), status, resp.Header)
+	}
+	told := &bulkError{causes: map[string]error{}, done: said.Deleted + said.Absent}
+	for _, e := range said.Errors {
+		name, err := url.PathUnescape(e[0])
+		if err != nil {
+			name = e[0] // which is none of ours
+		}
+		_, told.causes["/"+strings.TrimLeft(name, "/")] = judge(e[1])
 	}
 	text := said.Status
 	if len(said.Errors) > 0 {
@@ -508,7 +575,6 @@ func (d *Driver) bulkOnce(ctx context.Context, r request) (status int, err error
 	} else if said.Body != "" {
 		text += ": " + said.Body
 	}
-	digits, _, _ := strings.Cut(text, " ")
-	status, _ = strconv.Atoi(digits) // 0 where an error is told in words
-	return status, d.judge(errors.New(text), status, resp.Header)
+	status, told.error = judge(text)
+	return status, told
 }

@@ -213,12 +213,12 @@ func (d *Driver) Unfinished(ctx context.Context, prefix string) iter.Seq2[store.
 			if now.Name == "" {
 				return true
 			}
-			m, err := d.manifest(ctx, now.Key)
+			used, err := d.used(ctx, now)
 			if err != nil {
 				yield(store.Leftover{}, err)
 				return false
 			}
-			return m.names("/"+d.segments+"/"+now.Name+"/") || yield(now, nil)
+			return used || yield(now, nil)
 		}
 		for from := ""; ; {
 			page, err := d.list(ctx, d.segments, prefix, from)
@@ -254,6 +254,42 @@ func (d *Driver) Unfinished(ctx context.Context, prefix string) iter.Seq2[store.
 			}
 			from = page[len(page)-1].Name
 		}
+	}
+}
+
+// used reports whether the object's manifest names the parts of an upload.
+func (d *Driver) used(ctx context.Context, l store.Leftover) (bool, error) {
+	m, err := d.manifest(ctx, l.Key)
+	return m.names("/" + d.segments + "/" + l.Name + "/"), err
+}
+
+// Discard removes the parts of an upload, unless the object is made of them.
+// That is asked before each page of them, and no lock holds it so: an upload
+// that commits in this moment makes an object without parts.
+func (d *Driver) Discard(ctx context.Context, l store.Leftover) error {
+	if key, _, ours := store.ParseTemp(l.Name); !ours || key != l.Key {
+		return driver.Permanent(errors.New("not the name of an unfinished upload"), "")
+	}
+	for from := ""; ; {
+		page, err := d.list(ctx, d.segments, l.Name+"/", from)
+		if err != nil || len(page) == 0 { // fs.ErrNotExist: there are no parts at all
+			return err
+		}
+		used, err := d.used(ctx, l)
+		if err != nil {
+			return err
+		}
+		if used {
+			return driver.Permanent(errors.New("the object is made of these parts"), "")
+		}
+		names := make([]string, len(page))
+		for i, e := range page {
+			names[i] = "/" + d.segments + "/" + e.Name
+		}
+		if err := d.remove(ctx, names); err != nil {
+			return err
+		}
+		from = page[len(page)-1].Name // a listing may lag behind, and show them again
 	}
 }
 
