@@ -402,14 +402,11 @@ func (d *Driver) Delete(ctx context.Context, keys []string) error {
 	for i, key := range keys {
 		group.Go(func() error {
 			resp, err := d.head(looking, key)
-			switch {
-			case errors.Is(err, fs.ErrNotExist):
+			if errors.Is(err, fs.ErrNotExist) {
 				return nil
-			case refused(err):
-				kept.Add(names[i], err)
-				return nil
-			case err != nil:
-				return err
+			}
+			if err != nil {
+				return err // rights are the container's: it is about all
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -426,8 +423,7 @@ func (d *Driver) Delete(ctx context.Context, keys []string) error {
 	}
 	for _, name := range large {
 		err := d.removeLarge(ctx, name)
-		var told *bulkError
-		if err != nil && !refused(err) && !errors.As(err, &told) {
+		if err != nil && !errors.As(err, new(*bulkError)) {
 			return err
 		}
 		kept.Add(name, err)
