@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"atomicfile", "awsid", "catalog", "child", "codec/lzma/raw", "crypt/ask", "decode", "fence", "store", "tarball", "timeline", "tree"},
 	{"codec/brotli", "codec/gzip", "codec/lz4", "codec/lzma", "codec/xz", "codec/zstd", "crypt", "crypt/openpgp/packet", "decode/decodetest"},
 	{"codec", "crypt/envelope", "crypt/kmsfake", "crypt/openpgp/armor", "crypt/openpgp/seipd", "crypt/secretstream"},
-	{"crypt/awskms", "crypt/openpgp/keyring", "crypt/yckms", "pipe", "retain", "store/driver", "store/file", "store/faulttest", "store/servertest", "store/storetest", "store/wire", "tarball/pack", "tarball/tartest", "tarball/unpack"},
+	{"crypt/awskms", "crypt/openpgp/keyring", "crypt/yckms", "pipe", "retain", "store/driver", "store/file", "store/faulttest", "store/s3list", "store/servertest", "store/storetest", "store/wire", "tarball/pack", "tarball/tartest", "tarball/unpack"},
 	{"cli", "crypt/openpgp", "postgres", "postgres/pgtest", "retain/listing", "store/azure", "store/gcs", "store/remote", "store/s3", "store/sftp", "store/swift"},
 	{"crypt/open", "store/open"},
 	{"postgres/session"},
@@ -34,7 +34,7 @@ var layers = [][]string{
 var pure = []string{"fault", "wal", "timeline", "catalog", "retain", "retain/listing"}
 
 // testOnly packages are for tests; no program may link them.
-var testOnly = []string{"crypt/kmsfake", "decode/decodetest", "store/faulttest", "store/servertest", "store/storetest", "tarball/tartest", "postgres/pgtest"}
+var testOnly = []string{"crypt/kmsfake", "decode/decodetest", "store/faulttest", "store/s3list", "store/servertest", "store/storetest", "tarball/tartest", "postgres/pgtest"}
 
 // storage begins the name of each package that moves bytes to and from a store.
 var storage = []string{
