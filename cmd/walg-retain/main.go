@@ -28,6 +28,9 @@ func main() {
 			{Name: "show", Synopsis: "[OPTION]... NAME", About: "Show what is known of one backup, or of LATEST.", Setup: setupShow},
 			{Name: "chain", Synopsis: "[OPTION]... NAME", About: "Print the names of the backups that a restore of NAME, or of LATEST, needs, the\nfull one first.", Setup: command(chain)},
 			{Name: "parts", Synopsis: "[OPTION]... NAME", About: "Print the keys of the parts of the backup NAME, or of LATEST, pg_control last,\nwhere all are there.", Setup: command(parts)},
+			{Name: "wal-show", Synopsis: "[OPTION]...", About: "Show the timelines of the archived WAL, and what of them is missing.", Setup: setupWALShow},
+			{Name: "wal-verify", Synopsis: "[OPTION]... CHECK...", About: "Check the archived WAL: integrity, that none is missing from the oldest backup on;\ntimeline, that no other server has gone on archiving here.", Setup: setupWALVerify},
+			{Name: "status", Synopsis: "[OPTION]...", About: "Show what a monitor asks of an archive.", Setup: setupStatus},
 			{Name: "leftovers", Synopsis: "[OPTION]... [PREFIX]", About: "List what killed uploads left behind under keys that begin with PREFIX, and what\nrunning ones have written so far.", Setup: setupLeftovers},
 		},
 	})
