@@ -159,6 +159,35 @@ func TestDeleteGoesOnAfterWhatItMayNot(t *testing.T) {
 	wantTree(t, dir, "theirs/", "theirs/a", "theirs/b", "theirs/sub/")
 }
 
+// TestDeleteNamesWhatIsNotDurablyGone: files can be removed from a directory that
+// cannot be opened, and so not be made durable.
+func TestDeleteNamesWhatIsNotDurablyGone(t *testing.T) {
+	s, dir := open(t)
+	put(t, s, "blind/a", "blind/sub/b", "blind/sub/c", "blind/stays", "open/d")
+	for name, mode := range map[string]os.FileMode{"..": 0o755, ".": 0o777, "blind": 0o333, "blind/sub": 0o777, "open": 0o777} {
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // as in TestStoreOfAnotherUser
+		if os.Geteuid() == 0 {
+			unix.SetfsgidRetGid(65534)
+			unix.SetfsuidRetUid(65534)
+		}
+		err := s.Delete(t.Context(), "blind/sub/b", "open/d", "blind/a", "blind/sub/c", "absent")
+		wantKept(t, err, 5, "blind/sub/b", "blind/a", "blind/sub/c")
+		wantError(t, err, fault.Failed, "open: permission denied (and 2 more of 5 objects)", "check the owner")
+	}()
+	<-done
+	if err := os.Chmod(filepath.Join(dir, "blind"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	wantTree(t, dir, "blind/", "blind/stays")
+}
+
 const temp = ".tmp.20261122T164420Z-0123456789abcdef"
 
 func TestDeleteGoesOnAfterAReadOnlyPart(t *testing.T) {
