@@ -83,8 +83,8 @@ type Store interface {
 	// refused, or not known to be gone, the error is or wraps a *DeleteError
 	// that has them; all others are gone. A storage that does not answer, and
 	// a context that is done, end it early: then the keys that were not tried
-	// are among them. It can be called again. An invalid key is another error, before
-	// anything is deleted.
+	// are among them. It can be called again. An invalid key is an error of
+	// another kind, before anything is deleted.
 	Delete(ctx context.Context, keys ...string) error
 }
 

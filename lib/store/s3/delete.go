@@ -69,7 +69,8 @@ func (d *Driver) delete(ctx context.Context, api *s3.Client, ids []types.ObjectI
 
 // deleteVersions removes all versions of objects, and then the markers that
 // hide them. A marker goes only when nothing is left below it: a version that
-// may not go, because it is locked, would come to life again.
+// may not go, because it is locked, would come to life again. Where there is no
+// marker, and only an older version is locked, that one is seen afterwards.
 func (d *Driver) deleteVersions(ctx context.Context, api *s3.Client, keys []string) error {
 	var kept driver.Kept
 	first := sweep{d: d, api: api, kept: &kept}

@@ -305,6 +305,7 @@ var BadKeys = []string{
 }
 
 func (s *suite) badKeys() {
+	s.put("good", "stays")
 	for _, key := range BadKeys {
 		_, _, getErr := s.s.Get(s.Context(), key, 0)
 		_, statErr := s.s.Stat(s.Context(), key)
@@ -329,7 +330,7 @@ func (s *suite) badKeys() {
 			s.Errorf("List(%q) = %v, want status 64", prefix, last)
 		}
 	}
-	s.wantKeys("")
+	s.wantKeys("", "good") // nothing is deleted before all keys are looked at
 }
 
 func (s *suite) offsets() {
