@@ -36,6 +36,9 @@ type Program struct {
 	// Warns makes the program warn of settings without effect. Of each
 	// pipeline one program does: the one that knows the storage.
 	Warns bool
+	// Memory is how many bytes a program that holds little may grow to before
+	// it collects what is left lying; 0 leaves that to Go.
+	Memory int64
 }
 
 // Run is the work of a program. A nil error means done, and durable.
@@ -71,6 +74,9 @@ func (e *Env) Warn(format string, args ...any) {
 	e.say("warning: " + fmt.Sprintf(format, args...))
 }
 
+// Say writes a line to standard error.
+func (e *Env) Say(line string) { e.say(line) }
+
 func (e *Env) say(line string) { fmt.Fprintf(os.Stderr, "%s: %s\n", e.Name, line) }
 
 // Main runs the program and exits.
@@ -83,6 +89,9 @@ func Main(p Program) {
 	// Buffers are pooled and what else is left lying is small. A program that
 	// runs for milliseconds should not spend them on collecting it.
 	debug.SetGCPercent(400)
+	if p.Memory > 0 {
+		debug.SetMemoryLimit(p.Memory)
+	}
 	e.meter.listen(e)
 	ctx, cancel := context.WithCancel(context.Background())
 	caught := catch(cancel)

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -125,7 +124,7 @@ type walk struct {
 // when the walk is over.
 func (w *walk) dir(at string) bool {
 	path := filepath.Join(w.s.root, filepath.FromSlash(at))
-	names, err := w.names(path, at)
+	in, err := w.names(path, at)
 	if err != nil {
 		// A directory that is not there holds nothing; Delete may just have
 		// removed it. But the root is always there.
@@ -134,7 +133,8 @@ func (w *walk) dir(at string) bool {
 		}
 		return w.fail(at, err)
 	}
-	for _, name := range names {
+	for _, where := range in.where {
+		name := string(in.at(where))
 		if err := context.Cause(w.ctx); err != nil {
 			return w.fail(at, err)
 		}
@@ -168,13 +168,13 @@ func (w *walk) fail(at string, err error) bool {
 
 // names returns what lies in a directory and has the prefix, or may have it
 // below, sorted as the keys are: a directory with its slash.
-func (w *walk) names(path, at string) ([]string, error) {
+func (w *walk) names(path, at string) (*names, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var names []string
+	in := &names{}
 	for {
 		entries, err := f.ReadDir(readNames)
 		for _, e := range entries {
@@ -189,11 +189,15 @@ func (w *walk) names(path, at string) ([]string, error) {
 					return nil, loop
 				}
 			}
+			var err error
 			switch {
 			case isDir:
-				names = append(names, name+"/")
+				err = in.add(name + "/")
 			case isLink || e.Type().IsRegular():
-				names = append(names, name)
+				err = in.add(name)
+			}
+			if err != nil {
+				return nil, err
 			}
 		}
 		if err == io.EOF {
@@ -203,8 +207,8 @@ func (w *walk) names(path, at string) ([]string, error) {
 			return nil, err
 		}
 	}
-	slices.Sort(names)
-	return names, nil
+	in.sort()
+	return in, nil
 }
 
 // linkedDir reports whether the symbolic link name in dir leads to a directory. One that
