@@ -1,19 +1,19 @@
 // Walg-retain is the catalogue of the backups in a storage: which there are,
-// what each needs to be restored, and what killed programs left behind.
+// what each needs to be restored, what a policy keeps of them, whether their WAL
+// is whole, and what killed programs left behind.
 package main
 
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 
 	"walg/lib/catalog"
 	"walg/lib/cli"
 	"walg/lib/fault"
-	"walg/lib/retain"
-	"walg/lib/retain/listing"
+	"walg/lib/lineage"
+	"walg/lib/lineage/listing"
 	"walg/lib/store"
 	"walg/lib/store/open"
 )
@@ -21,17 +21,21 @@ import (
 func main() {
 	cli.Main(cli.Program{
 		Name:  "walg-retain",
-		About: "Show the backups of the configured storage.",
+		About: "Show the backups and the WAL of the configured storage, and remove what is not to be\nkept.",
 		Warns: true,
+		// A listing of a million names is as much as is ever held.
+		Memory: 64 << 20,
 		Commands: []cli.Program{
 			{Name: "list", Synopsis: "[OPTION]...", About: "List the backups, oldest first, as wal-g backup-list does.", Setup: setupList},
 			{Name: "show", Synopsis: "[OPTION]... NAME", About: "Show what is known of one backup, or of LATEST.", Setup: setupShow},
 			{Name: "chain", Synopsis: "[OPTION]... NAME", About: "Print the names of the backups that a restore of NAME, or of LATEST, needs, the\nfull one first.", Setup: command(chain)},
 			{Name: "parts", Synopsis: "[OPTION]... NAME", About: "Print the keys of the parts of the backup NAME, or of LATEST, pg_control last,\nwhere all are there.", Setup: command(parts)},
+			{Name: "status", Synopsis: "[OPTION]...", About: "Show what a monitor asks of an archive.", Setup: setupStatus},
+			{Name: "mark", Synopsis: "[OPTION]... NAME", About: "Mark a backup, and what it is based on, as permanent: delete keeps it.", Setup: setupMark},
+			{Name: "delete", Synopsis: "[OPTION]... WHAT", About: "Show what a policy removes, and with --confirm remove it. WHAT is one of\n  retain [FULL|FIND_FULL] NUMBER   before [FIND_FULL] NAME|TIME   target [FIND_FULL] NAME\n  everything [FORCE]               garbage [ARCHIVES|BACKUPS]", Setup: setupDelete},
+			{Name: "leftovers", Synopsis: "[OPTION]... [PREFIX]", About: "List what killed uploads left behind under keys that begin with PREFIX, and what\nrunning ones have written so far.", Setup: setupLeftovers},
 			{Name: "wal-show", Synopsis: "[OPTION]...", About: "Show the timelines of the archived WAL, and what of them is missing.", Setup: setupWALShow},
 			{Name: "wal-verify", Synopsis: "[OPTION]... CHECK...", About: "Check the archived WAL: integrity, that none is missing from the oldest backup on;\ntimeline, that no other server has gone on archiving here.", Setup: setupWALVerify},
-			{Name: "status", Synopsis: "[OPTION]...", About: "Show what a monitor asks of an archive.", Setup: setupStatus},
-			{Name: "leftovers", Synopsis: "[OPTION]... [PREFIX]", About: "List what killed uploads left behind under keys that begin with PREFIX, and what\nrunning ones have written so far.", Setup: setupLeftovers},
 		},
 	})
 }
@@ -100,7 +104,7 @@ func chain(ctx context.Context, e *cli.Env, st store.Store, name string) error {
 	if err != nil {
 		return err
 	}
-	names, err := retain.Chain(name, func(backup string) (*catalog.Sentinel, error) { return sentinel(ctx, st, backup) })
+	names, err := lineage.Chain(name, func(backup string) (*catalog.Sentinel, error) { return sentinel(ctx, st, backup) })
 	if err != nil {
 		return err
 	}
@@ -113,23 +117,4 @@ func lines(out io.Writer, list []string) error {
 		fmt.Fprintln(w, line)
 	}
 	return w.Flush()
-}
-
-func setupLeftovers(f *cli.Flags) cli.Run {
-	asJSON := f.Bool("json", "", "", "one JSON object a line, with the key, the size and times")
-	return with(f, 0, 1, func(ctx context.Context, e *cli.Env, st store.Store, prefix string) error {
-		w := bufio.NewWriter(e.Stdout)
-		enc := json.NewEncoder(w)
-		for l, err := range store.FindLeftovers(ctx, st, prefix) {
-			if err == nil && *asJSON {
-				err = enc.Encode(leftover{l.Name, l.Key, l.Size, l.Started, l.ModTime.UTC()})
-			} else if err == nil {
-				_, err = fmt.Fprintln(w, l.Name)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return w.Flush()
-	})
 }

@@ -6,32 +6,22 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"walg/lib/catalog"
 	"walg/lib/cli"
 	"walg/lib/fault"
-	"walg/lib/retain"
+	"walg/lib/lineage"
 	"walg/lib/store"
 )
 
 // readers is how many small objects are read at once.
 const readers = 16
 
-// leftover is one in JSON.
-type leftover struct {
-	Name     string    `json:"name"`
-	Key      string    `json:"key"`
-	Size     int64     `json:"size"`
-	Started  time.Time `json:"started"`
-	Modified time.Time `json:"mtime"`
-}
-
 // scan finds the backups in a store by the names of their objects.
-func scan(ctx context.Context, st store.Store) ([]*retain.Backup, error) {
-	var s retain.Scan
+func scan(ctx context.Context, st store.Store) ([]*lineage.Backup, error) {
+	var s lineage.Scan
 	for info, err := range st.List(ctx, catalog.Backups) {
 		if err != nil {
 			return nil, err
@@ -56,9 +46,9 @@ func sentinel(ctx context.Context, st store.Store, backup string) (*catalog.Sent
 }
 
 // A reading reads one thing about a backup into it.
-type reading func(ctx context.Context, st store.Store, b *retain.Backup) error
+type reading func(ctx context.Context, st store.Store, b *lineage.Backup) error
 
-func metadata(ctx context.Context, st store.Store, b *retain.Backup) (err error) {
+func metadata(ctx context.Context, st store.Store, b *lineage.Backup) (err error) {
 	b.Metadata, err = read(ctx, st, catalog.MetadataKey(b.Name), b.Name, catalog.ReadMetadata)
 	b.MetadataErr = err
 	return err
@@ -66,7 +56,7 @@ func metadata(ctx context.Context, st store.Store, b *retain.Backup) (err error)
 
 // start reads what says when a backup started: its metadata, or else its
 // sentinel.
-func start(ctx context.Context, st store.Store, b *retain.Backup) error {
+func start(ctx context.Context, st store.Store, b *lineage.Backup) error {
 	err := metadata(ctx, st, b)
 	if err == nil || !showable(err) {
 		return err
@@ -78,15 +68,39 @@ func start(ctx context.Context, st store.Store, b *retain.Backup) error {
 	return cmp.Or(b.SentinelErr, err)
 }
 
+// all reads the sentinel and the metadata.
+func all(ctx context.Context, st store.Store, b *lineage.Backup) error {
+	b.Sentinel, b.SentinelErr = sentinel(ctx, st, b.Name)
+	if !showable(b.SentinelErr) {
+		return b.SentinelErr
+	}
+	return cmp.Or(metadata(ctx, st, b), b.SentinelErr)
+}
+
+// everything reads all that there is of all backups, finished or not.
+func everything(ctx context.Context, e *cli.Env, st store.Store, backups []*lineage.Backup) error {
+	if err := readAll(ctx, e, st, backups, all); err != nil {
+		return err
+	}
+	for _, b := range backups {
+		if b.Described && !b.Finished {
+			if err := metadata(ctx, st, b); !showable(err) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // showable reports whether err is about one backup, which can be shown all the
 // same. All other errors are about the storage.
 func showable(err error) bool {
-	return err == nil || fault.Status(err) == fault.Absent || fault.Status(err) == fault.Data
+	return err == nil || fault.Status(err) == fault.Absent || fault.Status(err) == fault.Data || errors.Is(err, fs.ErrPermission)
 }
 
 // readAll reads of all finished backups. What is missing stays so; what is
 // broken is a warning, and no reason to show nothing; an outage is an error.
-func readAll(ctx context.Context, e *cli.Env, st store.Store, backups []*retain.Backup, what reading) error {
+func readAll(ctx context.Context, e *cli.Env, st store.Store, backups []*lineage.Backup, what reading) error {
 	errs := make([]error, len(backups))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
@@ -129,7 +143,7 @@ func resolve(ctx context.Context, e *cli.Env, st store.Store, name string) (stri
 	if err := readAll(ctx, e, st, backups, start); err != nil {
 		return "", err
 	}
-	newest, err := retain.Newest(backups)
+	newest, err := lineage.Newest(backups)
 	if err != nil {
 		return "", err
 	}

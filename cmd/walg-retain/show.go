@@ -14,7 +14,7 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/cli"
 	"walg/lib/fault"
-	"walg/lib/retain"
+	"walg/lib/lineage"
 	"walg/lib/store"
 )
 
@@ -53,8 +53,8 @@ func setupShow(f *cli.Flags) cli.Run {
 }
 
 // find reads all that is known of one backup.
-func find(ctx context.Context, st store.Store, name string) (*retain.Backup, error) {
-	var s retain.Scan
+func find(ctx context.Context, st store.Store, name string) (*lineage.Backup, error) {
+	var s lineage.Scan
 	for _, prefix := range []string{catalog.SentinelKey(name), catalog.Backups + name + "/"} {
 		for info, err := range st.List(ctx, prefix) {
 			if err != nil {
@@ -80,7 +80,7 @@ func find(ctx context.Context, st store.Store, name string) (*retain.Backup, err
 }
 
 // show writes a line for each thing that is known.
-func show(out io.Writer, b *retain.Backup) error {
+func show(out io.Writer, b *lineage.Backup) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	line("name", "%s", b.Name)

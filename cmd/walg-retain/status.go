@@ -10,7 +10,7 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/cli"
 	"walg/lib/fault"
-	"walg/lib/retain"
+	"walg/lib/lineage"
 	"walg/lib/store"
 	"walg/lib/timeline"
 	"walg/lib/wal"
@@ -118,7 +118,7 @@ func look(ctx context.Context, e *cli.Env, st store.Store, o walOptions) (*state
 		s.Leftover.add(l.Size)
 	}
 	good := s.count(backups)
-	if newest, err := retain.Newest(good); err == nil { // the only error is that there is none
+	if newest, err := lineage.Newest(good); err == nil { // the only error is that there is none
 		finished := finish(newest)
 		s.Backup = &lastBackup{newest.Name, newest.Time().UTC(), finished, s.age(finished)}
 	}
@@ -128,7 +128,7 @@ func look(ctx context.Context, e *cli.Env, st store.Store, o walOptions) (*state
 
 // quality reads what says whether a backup is good, and of what kind. That
 // an old one has no metadata does not matter.
-func quality(ctx context.Context, st store.Store, b *retain.Backup) error {
+func quality(ctx context.Context, st store.Store, b *lineage.Backup) error {
 	b.Sentinel, b.SentinelErr = sentinel(ctx, st, b.Name)
 	if !showable(b.SentinelErr) {
 		return b.SentinelErr
@@ -154,7 +154,7 @@ func (s *state) age(t time.Time) int64 { return max(0, int64(s.Time.Sub(t)/time.
 
 // finish is when a backup was finished, as recorded, or else when its sentinel
 // was put.
-func finish(b *retain.Backup) time.Time {
+func finish(b *lineage.Backup) time.Time {
 	switch {
 	case b.Metadata != nil && !b.Metadata.FinishTime.IsZero():
 		return b.Metadata.FinishTime.UTC()
@@ -166,8 +166,8 @@ func finish(b *retain.Backup) time.Time {
 
 // count counts the backups, and returns those that can be restored as far as
 // the catalogue tells.
-func (s *state) count(backups []*retain.Backup) (good []*retain.Backup) {
-	named := map[string]*retain.Backup{}
+func (s *state) count(backups []*lineage.Backup) (good []*lineage.Backup) {
+	named := map[string]*lineage.Backup{}
 	for _, b := range backups {
 		named[b.Name] = b
 	}
@@ -198,7 +198,7 @@ func (s *state) count(backups []*retain.Backup) (good []*retain.Backup) {
 		if b.Metadata != nil && b.Metadata.IsPermanent || b.Metadata == nil && b.Sentinel != nil && b.Sentinel.IsPermanent {
 			s.Backups.Permanent++
 		}
-		if _, err := retain.Chain(b.Name, look); err != nil {
+		if _, err := lineage.Chain(b.Name, look); err != nil {
 			s.Backups.Broken++
 			continue
 		}
@@ -208,7 +208,7 @@ func (s *state) count(backups []*retain.Backup) (good []*retain.Backup) {
 }
 
 // follow looks how far the WAL leads from the oldest good backup.
-func (s *state) follow(archive *timeline.Archive, good []*retain.Backup, size uint64) {
+func (s *state) follow(archive *timeline.Archive, good []*lineage.Backup, size uint64) {
 	last, put, ok := archive.Newest()
 	if !ok {
 		return
@@ -218,7 +218,7 @@ func (s *state) follow(archive *timeline.Archive, good []*retain.Backup, size ui
 	chain := archive.Chain(last.Timeline, end)
 	s.Guessed = chain.Guessed
 	var starts []wal.Segment
-	good = slices.DeleteFunc(slices.Clone(good), func(b *retain.Backup) bool {
+	good = slices.DeleteFunc(slices.Clone(good), func(b *lineage.Backup) bool {
 		start, ok := startOf(b)
 		if ok {
 			starts = append(starts, start)
@@ -243,7 +243,7 @@ func (s *state) follow(archive *timeline.Archive, good []*retain.Backup, size ui
 
 // window is what a backup and the WAL after it can be recovered to, nil where
 // the WAL that was written during the backup is not all there.
-func (s *state) window(chain *timeline.Chain, b *retain.Backup, start wal.Segment, size uint64) *window {
+func (s *state) window(chain *timeline.Chain, b *lineage.Backup, start wal.Segment, size uint64) *window {
 	last, put, ok := chain.Reach(start)
 	finishLSN := wal.LSN(0)
 	if b.Sentinel != nil {

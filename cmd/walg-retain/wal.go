@@ -17,8 +17,9 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/cli"
 	"walg/lib/fault"
+	"walg/lib/lineage"
+	"walg/lib/lineage/listing"
 	"walg/lib/retain"
-	"walg/lib/retain/listing"
 	"walg/lib/store"
 	"walg/lib/timeline"
 	"walg/lib/wal"
@@ -31,24 +32,38 @@ const (
 
 // walOptions are what all commands about WAL need to know.
 type walOptions struct {
-	mib       *int64
+	segments
 	histories *string
 }
 
 func declareWAL(f *cli.Flags) walOptions {
 	return walOptions{
 		histories: f.String("histories", "", "", "", "the decoded history files of the timelines are in `dir`"),
-		mib:       f.Int("segment-size", "", "WALG_PG_WAL_SIZE", 16, 1, "the size of WAL segments in `MiB`"),
+		segments:  declareSegments(f),
 	}
 }
 
+// segments is the option for the size of WAL segments.
+type segments struct{ mib *int64 }
+
+func declareSegments(f *cli.Flags) segments {
+	return segments{f.Int("segment-size", "", "WALG_PG_WAL_SIZE", retain.DefaultSegmentSize>>20, 1, "the size of WAL segments in `MiB`")}
+}
+
+func (s segments) check() error {
+	if *s.mib > 1<<10 || !wal.ValidSegmentSize(s.size()) {
+		return fault.New(fault.Usage, "--segment-size %d: want a power of two from 1 to 1024", *s.mib)
+	}
+	return nil
+}
+
 // size is that of a segment in bytes.
-func (o walOptions) size() uint64 { return uint64(*o.mib) << 20 }
+func (s segments) size() uint64 { return uint64(*s.mib) << 20 }
 
 // read lists the WAL of a store, and reads the history files that there are.
 func (o walOptions) read(ctx context.Context, e *cli.Env, st store.Store) (*timeline.Archive, error) {
-	if *o.mib > 1<<10 || !wal.ValidSegmentSize(o.size()) {
-		return nil, fault.New(fault.Usage, "--segment-size %d: want a power of two from 1 to 1024", *o.mib)
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	archive := timeline.New(o.size())
 	if *o.histories != "" {
@@ -111,7 +126,7 @@ func readSmall(name string) (string, error) {
 }
 
 // startOf returns the segment that a backup starts in, where its name tells.
-func startOf(b *retain.Backup) (wal.Segment, bool) {
+func startOf(b *lineage.Backup) (wal.Segment, bool) {
 	name, _, ok := catalog.ParseName(b.Name)
 	if !ok {
 		return wal.Segment{}, false
@@ -153,7 +168,7 @@ func setupWALShow(f *cli.Flags) cli.Run {
 				e.Warn("timeline %d: its history file is not at hand (--histories); where it came from is not known", t.ID)
 			}
 		}
-		var backups []*retain.Backup
+		var backups []*lineage.Backup
 		if !*without {
 			if backups, err = scan(ctx, st); err == nil {
 				err = readAll(ctx, e, st, backups, metadata)
@@ -171,7 +186,7 @@ func setupWALShow(f *cli.Flags) cli.Run {
 
 // during returns the finished backups of a timeline that start and end between
 // its first and its last segment.
-func (o walOptions) during(t timeline.Timeline, backups []*retain.Backup) (list []*retain.Backup) {
+func (o walOptions) during(t timeline.Timeline, backups []*lineage.Backup) (list []*lineage.Backup) {
 	for _, b := range backups {
 		first, ok := startOf(b)
 		last := first
@@ -186,7 +201,7 @@ func (o walOptions) during(t timeline.Timeline, backups []*retain.Backup) (list 
 	return list
 }
 
-func (o walOptions) showJSON(e *cli.Env, archive *timeline.Archive, timelines []timeline.Timeline, backups []*retain.Backup) error {
+func (o walOptions) showJSON(e *cli.Env, archive *timeline.Archive, timelines []timeline.Timeline, backups []*lineage.Backup) error {
 	list := []shownTimeline{}
 	for _, t := range timelines {
 		shown := shownTimeline{t.ID, t.Parent, t.Switch, t.First.String(), t.Last.String(), t.Count, []string{}, nil, t.Whole(), t.Status()}
@@ -214,7 +229,7 @@ func (o walOptions) showJSON(e *cli.Env, archive *timeline.Archive, timelines []
 	return json.NewEncoder(e.Stdout).Encode(list)
 }
 
-func (o walOptions) showTable(out io.Writer, timelines []timeline.Timeline, backups []*retain.Backup, with bool) error {
+func (o walOptions) showTable(out io.Writer, timelines []timeline.Timeline, backups []*lineage.Backup, with bool) error {
 	rows := [][]string{{"TLI", "PARENT TLI", "SWITCHPOINT LSN", "START SEGMENT", "END SEGMENT", "SEGMENT RANGE", "SEGMENTS COUNT", "STATUS"}}
 	if with {
 		rows[0] = append(rows[0], "BACKUPS COUNT")

@@ -90,6 +90,9 @@ func (m *meter) line() string {
 	return line
 }
 
+// Human returns a number of bytes as people read it.
+func Human(n int64) string { return human(float64(n)) }
+
 func human(n float64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	i := 0

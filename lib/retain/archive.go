@@ -2,9 +2,11 @@ package retain
 
 import (
 	"fmt"
+	"time"
 
 	"walg/lib/catalog"
 	"walg/lib/fault"
+	"walg/lib/lineage"
 	"walg/lib/wal"
 )
 
@@ -17,18 +19,17 @@ const DefaultSegmentSize = 16 << 20
 func (m *maker) planWAL() error {
 	a, p := &m.plan.archive, m.policy
 	a.keep = p.Mode == Target || p.Modifier == Leftover || p.Mode != Everything && m.target == nil
-	a.any = p.Mode == Everything && len(m.kept) == 0
 	lower := func(name string, pos wal.Segment) {
 		if a.before == nil || pos.Compare(*a.before) < 0 {
 			a.before, a.of = &pos, name
 		}
 	}
-	open := closure(m.openEnded())
-	for _, n := range m.nodes {
+	open := lineage.Closure(m.openEnded())
+	for _, n := range m.Nodes {
 		if _, stays := m.kept[n]; !stays {
 			continue
 		}
-		if !n.placed {
+		if !n.Placed {
 			m.note("the name of %s does not tell where its WAL starts: all WAL stays", n.Name)
 			lower(n.Name, wal.Segment{})
 			continue
@@ -37,7 +38,7 @@ func (m *maker) planWAL() error {
 		s, err := m.span(n)
 		switch {
 		case isOpen, err == nil && s == nil:
-			lower(n.Name, n.pos)
+			lower(n.Name, n.Segment)
 		case err != nil && !a.keep:
 			return err
 		case err == nil:
@@ -45,20 +46,24 @@ func (m *maker) planWAL() error {
 		}
 	}
 	for _, b := range m.unfinished {
-		if pos, err := wal.ParseSegment(catalog.SegmentOf(b.Name)); err == nil && m.young(b) {
+		if pos, err := wal.ParseSegment(catalog.SegmentOf(b.Name)); err == nil && m.young(b) && !m.all() {
 			lower(b.Name, pos)
 		}
 	}
+	a.any = p.Mode == Everything && len(m.kept) == 0 && a.before == nil
 	return nil
 }
 
+// all tells that no backup is spared, not even one that is being made.
+func (m *maker) all() bool { return m.policy.Mode == Everything && m.policy.System == 0 }
+
 // openEnded are the backups that need all WAL from their start on: all that
 // stay, but for older ones that are permanent, and no more than that.
-func (m *maker) openEnded() []*node {
-	var all []*node
-	for _, n := range m.nodes {
-		permanent := n.permanent == certain && m.policy.Pinned[n.Name] == "" && !m.foreign(n)
-		older := m.target != nil && m.compare(n, m.target) < 0
+func (m *maker) openEnded() []*lineage.Node {
+	var all []*lineage.Node
+	for _, n := range m.Nodes {
+		permanent := n.Keep == lineage.Marked && m.policy.Pinned[n.Name] == "" && !m.foreign(n)
+		older := m.target != nil && lineage.Compare(n, m.target) < 0
 		if m.why[n] != "" && !(permanent && older) {
 			all = append(all, n)
 		}
@@ -67,36 +72,58 @@ func (m *maker) openEnded() []*node {
 }
 
 // span is the WAL that makes n consistent, or nil where nothing tells its end.
-func (m *maker) span(n *node) (*span, error) {
-	r := n.recorded()
+func (m *maker) span(n *lineage.Node) (*span, error) {
+	r := n.Recorded()
 	if r == nil || r.FinishLSN == 0 {
 		return nil, nil
 	}
 	size := m.policy.SegmentSize
 	// The start may be the first byte of a segment. PostgreSQL named it after
 	// the one before until version 16.
-	start, before := wal.SegmentAt(n.pos.Timeline, wal.LSN(r.StartLSN), size), wal.SegmentAt(n.pos.Timeline, wal.LSN(r.StartLSN-1), size)
-	if r.StartLSN != 0 && n.pos != start && n.pos != before {
+	start, before := wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.StartLSN), size), wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.StartLSN-1), size)
+	if r.StartLSN != 0 && n.Segment != start && n.Segment != before {
 		return nil, fault.WithHint(fault.New(fault.Usage, "%s starts at %s, which is not in a segment of %d MiB with that name", n.Name, r.StartLSN.LSN(), size>>20),
 			"set WALG_PG_WAL_SIZE to the size of the cluster's segments in MiB")
 	}
-	last := wal.SegmentAt(n.pos.Timeline, wal.LSN(r.FinishLSN-1), size)
-	if last.Compare(n.pos) < 0 {
-		last = n.pos
+	last := wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.FinishLSN-1), size)
+	if last.Compare(n.Segment) < 0 {
+		last = n.Segment
 	}
-	first := n.pos
-	if r.StartLSN != 0 && before.Compare(first) < 0 {
-		first = before
-	}
-	return &span{first, last}, nil
+	return &span{n.Segment, last}, nil
 }
 
-// young tells that an unfinished backup may be in the making.
-func (m *maker) young(b *Backup) bool { return m.policy.Now.Sub(b.ModTime) < m.policy.Grace }
+// described is the time that a push may take between a backup's metadata and its
+// sentinel.
+const described = time.Hour
+
+// young tells that an unfinished backup may be in the making. One that has its
+// metadata is either nearly there, or half removed.
+func (m *maker) young(b *lineage.Backup) bool {
+	grace := m.policy.Grace
+	if b.Metadata != nil {
+		grace = min(grace, described)
+	}
+	return m.policy.Now.Sub(b.ModTime) < grace
+}
+
+// inTheMaking are the finished backups that young unfinished ones are based on,
+// as far as their names tell.
+func (m *maker) inTheMaking() map[*lineage.Node]*lineage.Backup {
+	needed := map[*lineage.Node]*lineage.Backup{}
+	for _, b := range m.unfinished {
+		_, parent, _ := catalog.ParseName(b.Name)
+		for _, n := range m.Nodes {
+			if m.young(b) && parent == catalog.SegmentOf(n.Name) {
+				needed[n] = b
+			}
+		}
+	}
+	return needed
+}
 
 // judgeUnfinished settles what becomes of objects that belong to no finished
 // backup.
-func (m *maker) judgeUnfinished(gone map[*node]bool) {
+func (m *maker) judgeUnfinished(gone map[*lineage.Node]bool) {
 	left := m.leftOf(gone)
 	for _, b := range m.unfinished {
 		v := Verdict{Backup: b, Keep: true}
@@ -108,8 +135,10 @@ func (m *maker) judgeUnfinished(gone map[*node]bool) {
 			v.Reason = m.policy.Pinned[b.Name]
 		case !ours:
 			v.Reason = "not a name of WAL-G's"
-		case m.policy.Mode == Everything && m.policy.System == 0:
+		case m.all():
 			v.Keep, v.Reason = false, "everything"
+		case m.ofAnother(b):
+			v.Reason = otherCluster(b.Metadata.SystemIdentifier)
 		case permanent:
 			v.Reason = "unfinished, and marked permanent"
 		case m.young(b):
@@ -125,10 +154,15 @@ func (m *maker) judgeUnfinished(gone map[*node]bool) {
 	}
 }
 
+// ofAnother tells that an unfinished backup is of another cluster.
+func (m *maker) ofAnother(b *lineage.Backup) bool {
+	return m.policy.System != 0 && b.Metadata != nil && b.Metadata.SystemIdentifier != 0 && b.Metadata.SystemIdentifier != m.policy.System
+}
+
 // older tells that an unfinished backup belongs before what stays: by its
 // recorded start, or else by its name.
-func (m *maker) older(b *Backup) (bool, string) {
-	if r := b.recorded(); r != nil && !r.StartTime.IsZero() && m.timed && m.target != nil && r.StartTime.Before(m.target.start) {
+func (m *maker) older(b *lineage.Backup) (bool, string) {
+	if start := b.Start(); !start.IsZero() && m.target != nil && start.Before(m.target.Start) {
 		return true, "older than " + m.target.Name
 	}
 	a := m.plan.archive
@@ -138,7 +172,7 @@ func (m *maker) older(b *Backup) (bool, string) {
 
 // leftOf are the unfinished backups that went with gone, or were to, as far as
 // their names tell.
-func (m *maker) leftOf(gone map[*node]bool) map[string]bool {
+func (m *maker) leftOf(gone map[*lineage.Node]bool) map[string]bool {
 	if m.policy.Mode != Target {
 		return nil
 	}
@@ -147,7 +181,7 @@ func (m *maker) leftOf(gone map[*node]bool) map[string]bool {
 	for n := range gone {
 		segments[catalog.SegmentOf(n.Name)] = true
 	}
-	for _, n := range m.nodes {
+	for _, n := range m.Nodes {
 		if !gone[n] {
 			delete(segments, catalog.SegmentOf(n.Name)) // it may be based on this one
 		}

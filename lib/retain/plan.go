@@ -7,12 +7,13 @@ import (
 
 	"walg/lib/catalog"
 	"walg/lib/fault"
+	"walg/lib/lineage"
 	"walg/lib/wal"
 )
 
 // Verdict is what becomes of one backup, and why.
 type Verdict struct {
-	Backup *Backup
+	Backup *lineage.Backup
 	Keep   bool
 	Reason string
 }
@@ -25,7 +26,7 @@ type Plan struct {
 	Verdicts []Verdict
 	// Target is the oldest backup that the policy itself keeps, nil where that
 	// means nothing.
-	Target *Backup
+	Target *lineage.Backup
 	// Notes say what the user may not expect: where WAL-G would decide
 	// otherwise, and what has been left out of the reckoning.
 	Notes []string
@@ -45,16 +46,16 @@ type Plan struct {
 // A policy that cannot be carried out as it is worded is an error of status 64,
 // a backup that is not there one of status 66, a damaged one that the policy
 // rests on one of status 65.
-func Make(backups []*Backup, p Policy) (*Plan, error) {
-	m := &maker{graph: newGraph(backups), plan: &Plan{policy: p, verdicts: map[string]Verdict{}}, policy: p}
+func Make(backups []*lineage.Backup, p Policy) (*Plan, error) {
+	m := &maker{Row: lineage.NewRow(backups), plan: &Plan{policy: p, verdicts: map[string]Verdict{}}, policy: p}
 	for _, b := range backups {
 		if !b.Finished {
 			m.unfinished = append(m.unfinished, b)
 		}
 	}
-	slices.SortFunc(m.unfinished, ByModTime)
+	slices.SortFunc(m.unfinished, lineage.ByModTime)
 	if err := m.decide(); err != nil {
-		return nil, fault.WithHint(fault.New(fault.Status(err), "delete %s: %w", p.Mode, err), "%s", fault.Hint(err))
+		return nil, fault.WithHint(fault.New(fault.Status(err), "delete %s: %w", p, err), "%s", fault.Hint(err))
 	}
 	return m.plan, nil
 }
@@ -72,6 +73,9 @@ func (p *Plan) Object(key string) (remove bool, reason string) {
 	}
 }
 
+// Class is what the object with this key is.
+func (p *Plan) Class(key string) catalog.Class { return catalog.Classify(key, p.policy.Exts...).Class }
+
 // Rounds are the backups that lose their sentinels, those of one round at once
 // and the rounds one after the other: a delta before what it is based on.
 func (p *Plan) Rounds() [][]string { return p.rounds }
@@ -86,7 +90,7 @@ func (p *Plan) RemovesWAL() bool {
 func (p *Plan) With(pinned map[string]string) (*Plan, error) {
 	policy := p.policy
 	policy.Pinned = pinned
-	var backups []*Backup
+	var backups []*lineage.Backup
 	for _, v := range p.Verdicts {
 		backups = append(backups, v.Backup)
 	}
@@ -95,13 +99,13 @@ func (p *Plan) With(pinned map[string]string) (*Plan, error) {
 
 // maker is one plan in the making.
 type maker struct {
-	*graph
+	*lineage.Row
 	policy     Policy
 	plan       *Plan
-	unfinished []*Backup
-	target     *node
-	kept       map[*node]*node // who stays, and for whom
-	why        map[*node]string
+	unfinished []*lineage.Backup
+	target     *lineage.Node
+	kept       map[*lineage.Node]*lineage.Node // who stays, and for whom
+	why        map[*lineage.Node]string
 }
 
 func (m *maker) note(format string, args ...any) {
@@ -112,8 +116,8 @@ func (m *maker) decide() error {
 	if err := m.sameSystem(); err != nil {
 		return err
 	}
-	var seeds []*node
-	var gone map[*node]bool // of Target
+	var seeds []*lineage.Node
+	var gone map[*lineage.Node]bool // of Target
 	var err error
 	switch m.policy.Mode {
 	case Everything:
@@ -123,12 +127,15 @@ func (m *maker) decide() error {
 			seeds = m.except(gone)
 		}
 	default:
+		if err := m.ordered(); err != nil {
+			return err
+		}
 		if m.target, err = m.findTarget(); err == nil && m.target != nil {
 			seeds = m.from(m.target)
 			m.plan.Target = m.target.Backup
 			m.orderNote()
 		} else {
-			seeds = m.nodes
+			seeds = m.Nodes
 		}
 	}
 	if err != nil {
@@ -149,44 +156,53 @@ func (m *maker) decide() error {
 
 // keep settles who stays: the seeds, what must stay in any case, and all that
 // these need.
-func (m *maker) keep(seeds []*node) {
-	m.why = map[*node]string{}
-	add := func(n *node, why string) {
+func (m *maker) keep(seeds []*lineage.Node) {
+	m.why = map[*lineage.Node]string{}
+	add := func(n *lineage.Node, why string) {
 		if m.why[n] == "" {
 			m.why[n] = why
 		}
 	}
-	for _, n := range m.nodes {
+	for _, n := range m.Nodes {
 		switch {
 		case m.policy.Pinned[n.Name] != "":
 			add(n, m.policy.Pinned[n.Name])
 		case m.foreign(n):
-			add(n, fmt.Sprintf("of another cluster, with the system identifier %d", n.system))
-		case n.permanent != "" && m.policy.Mode != Everything:
-			add(n, n.permanent)
+			add(n, otherCluster(n.System))
+		case n.Keep != "" && m.policy.Mode != Everything:
+			add(n, n.Keep)
 		}
 	}
 	for _, n := range seeds {
 		add(n, m.seedReason(n))
 	}
 	if m.policy.Mode != Everything {
-		for _, n := range m.newestFulls() {
+		for _, n := range m.NewestFulls() {
 			add(n, "the newest full backup")
 		}
+		for n, b := range m.inTheMaking() {
+			add(n, b.Name+", which may be in the making, is based on it")
+		}
 	}
-	var all []*node
-	for _, n := range m.nodes {
+	var all []*lineage.Node
+	for _, n := range m.Nodes {
 		if m.why[n] != "" {
 			all = append(all, n)
 		}
 	}
-	m.kept = closure(all)
+	m.kept = lineage.Closure(all)
 }
 
-func (m *maker) seedReason(n *node) string {
+func otherCluster(system catalog.Number) string {
+	return fmt.Sprintf("of another cluster, with the system identifier %d", system)
+}
+
+func (m *maker) seedReason(n *lineage.Node) string {
 	switch {
+	case m.policy.Mode == Target:
+		return "neither the target nor based on it"
 	case m.target == nil:
-		return "not meant"
+		return "nothing is removed"
 	case n == m.target:
 		return "the oldest to keep"
 	}
@@ -194,10 +210,12 @@ func (m *maker) seedReason(n *node) string {
 }
 
 // foreign tells that n is of another cluster than the policy is limited to.
-func (m *maker) foreign(n *node) bool { return m.policy.System != 0 && n.system != m.policy.System }
+func (m *maker) foreign(n *lineage.Node) bool {
+	return m.policy.System != 0 && n.System != m.policy.System
+}
 
 func (m *maker) judgeFinished() {
-	for _, n := range m.nodes {
+	for _, n := range m.Nodes {
 		v := Verdict{Backup: n.Backup}
 		user, keep := m.kept[n]
 		switch {
@@ -223,7 +241,7 @@ func (m *maker) add(v Verdict) {
 
 // sameSystem refuses to reckon with the backups of several clusters together.
 func (m *maker) sameSystem() error {
-	systems := m.systems()
+	systems := m.Systems()
 	if want := m.policy.System; want != 0 {
 		if !slices.Contains(systems, want) {
 			return fault.New(fault.Absent, "no backup has the system identifier %d", want)
@@ -246,25 +264,35 @@ func (m *maker) mayRemoveAll() error {
 	if m.policy.Modifier == Force {
 		return nil
 	}
-	for _, n := range m.nodes {
-		if n.permanent != "" && !m.foreign(n) {
-			return fault.WithHint(fault.New(fault.Usage, "%s stays: %s", n.Name, n.permanent),
+	for _, n := range m.Nodes {
+		if n.Keep != "" && !m.foreign(n) {
+			return fault.WithHint(fault.New(fault.Usage, "%s stays: %s", n.Name, n.Keep),
 				"everything FORCE removes permanent backups too")
 		}
 	}
 	return nil
 }
 
+// ordered refuses to reckon with backups of which nothing tells the order.
+func (m *maker) ordered() error {
+	n := m.Contradicts(func(n *lineage.Node) bool { return !m.foreign(n) })
+	if n == nil {
+		return nil
+	}
+	return fault.WithHint(fault.New(fault.Usage, "%s has no recorded start time, and the names of the others do not sort as their times: nothing tells how old it is", n.Name),
+		"remove it, or others by their names, with delete target")
+}
+
 // orderNote says where WAL-G would see another backup as the older one.
 func (m *maker) orderNote() {
-	if !m.timed {
-		m.note("a backup has no recorded start time: the order is that of the names")
-		return
-	}
-	for i := 1; i < len(m.nodes); i++ {
-		if a, b := m.nodes[i-1], m.nodes[i]; byPosition(a, b) > 0 {
-			m.note("%s started before %s, although its name sorts after that; WAL-G goes by the names, unless --use-sentinel-time is given", a.Name, b.Name)
-			return
+	for i, n := range m.Nodes {
+		if n.Start.IsZero() && n.Aged {
+			m.note("%s has no recorded start time: its name gives its place", n.Name)
+		} else if !n.Aged {
+			m.note("%s stays: nothing tells how old it is; delete target %s removes it", n.Name, n.Name)
+		}
+		if i > 0 && lineage.ByName(m.Nodes[i-1], n) > 0 {
+			m.note("%s started before %s, although its name sorts after that; WAL-G goes by the names, unless --use-sentinel-time is given", m.Nodes[i-1].Name, n.Name)
 		}
 	}
 }
@@ -272,22 +300,27 @@ func (m *maker) orderNote() {
 // order puts the sentinels that go into rounds.
 func (m *maker) order() {
 	left := m.except(nil)
-	left = slices.DeleteFunc(left, func(n *node) bool { _, stays := m.kept[n]; return stays })
+	left = slices.DeleteFunc(left, func(n *lineage.Node) bool { _, stays := m.kept[n]; return stays })
 	for len(left) > 0 {
-		base := map[*node]bool{}
+		base := map[*lineage.Node]bool{}
 		for _, n := range left {
-			for _, parent := range n.parents {
+			for _, parent := range n.Parents {
 				base[parent] = true
 			}
 		}
-		last := !slices.ContainsFunc(left, func(n *node) bool { return !base[n] }) // they are based on each other
+		last := func(n *lineage.Node) bool { return !base[n] }
+		if !slices.ContainsFunc(left, last) {
+			// Some are based on each other. None of them can be restored, nor what
+			// is based on them.
+			last = func(n *lineage.Node) bool { return n.Broken != "" }
+		}
 		var round []string
-		left = slices.DeleteFunc(left, func(n *node) bool {
-			if base[n] && !last {
-				return false
+		left = slices.DeleteFunc(left, func(n *lineage.Node) bool {
+			goes := last(n)
+			if goes {
+				round = append(round, n.Name)
 			}
-			round = append(round, n.Name)
-			return true
+			return goes
 		})
 		m.plan.rounds = append(m.plan.rounds, round)
 	}

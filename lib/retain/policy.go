@@ -70,6 +70,20 @@ type Policy struct {
 	Pinned map[string]string
 }
 
+func (p Policy) String() string {
+	operand := p.From.String()
+	switch p.Mode {
+	case Retain:
+		operand = strconv.Itoa(p.Count)
+	case Everything, Garbage:
+		operand = ""
+	}
+	if p.UserData != nil {
+		operand = "--target-user-data " + string(p.UserData)
+	}
+	return strings.Join(strings.Fields(string(p.Mode)+" "+p.Modifier+" "+operand), " ")
+}
+
 // modes are the words that each mode takes: modifiers, then whether an operand
 // follows.
 var modes = map[Mode]struct {

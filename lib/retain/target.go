@@ -9,14 +9,16 @@ import (
 
 	"walg/lib/catalog"
 	"walg/lib/fault"
+	"walg/lib/lineage"
 )
 
 // counted are the backups that the policy reckons with, newest first: those of
-// its cluster that can be restored. A broken one must not stand for a good one.
-func (m *maker) counted() []*node {
-	var all []*node
-	for _, n := range slices.Backward(m.nodes) {
-		if !m.foreign(n) && n.broken == "" {
+// its cluster that can be restored, and of which something tells the age. A broken
+// one must not stand for a good one.
+func (m *maker) counted() []*lineage.Node {
+	var all []*lineage.Node
+	for _, n := range slices.Backward(m.Nodes) {
+		if !m.foreign(n) && n.Broken == "" && n.Aged {
 			all = append(all, n)
 		}
 	}
@@ -24,30 +26,33 @@ func (m *maker) counted() []*node {
 }
 
 // own are all finished backups of the policy's cluster, oldest first.
-func (m *maker) own() []*node {
-	return slices.DeleteFunc(slices.Clone(m.nodes), m.foreign)
+func (m *maker) own() []*lineage.Node {
+	return slices.DeleteFunc(slices.Clone(m.Nodes), m.foreign)
 }
 
 // from returns n and all that are newer.
-func (m *maker) from(n *node) []*node { return m.nodes[slices.Index(m.nodes, n):] }
+func (m *maker) from(n *lineage.Node) []*lineage.Node { return m.Nodes[slices.Index(m.Nodes, n):] }
 
 // findTarget returns the backup from which on the policy keeps all, or nil where
 // there is nothing to remove.
-func (m *maker) findTarget() (n *node, err error) {
+func (m *maker) findTarget() (n *lineage.Node, err error) {
 	switch m.policy.Mode {
 	case Retain:
 		n, err = m.retained()
 	case Before:
 		n, err = m.point(m.policy.From)
-		if n != nil && err == nil && m.policy.Modifier == FindFull {
-			n = m.fullBefore(n)
-		}
-		if n == nil && err == nil {
-			m.note("no backup is as new as %s, or none that all can start from: nothing is removed", m.policy.From)
+		switch {
+		case err != nil:
+		case n == nil:
+			m.note("no backup is as new as %s: nothing is removed", m.policy.From)
+		case m.policy.Modifier == FindFull:
+			if n = m.fullBefore(n); n == nil {
+				m.note("no full backup is as old as %s: nothing is removed", m.policy.From)
+			}
 		}
 	case Garbage:
 		for _, candidate := range m.own() {
-			if candidate.permanent == "" {
+			if candidate.Keep == "" && candidate.Aged {
 				n = candidate
 				break
 			}
@@ -60,31 +65,33 @@ func (m *maker) findTarget() (n *node, err error) {
 		return nil, err
 	}
 	for _, other := range m.own() {
-		if other.broken != "" {
-			m.note("%s is not counted: %s", other.Name, other.broken)
+		if other.Broken != "" {
+			m.note("%s is not counted: %s", other.Name, other.Broken)
 		}
 	}
 	return n, m.canBeTarget(n)
 }
 
-func (m *maker) canBeTarget(n *node) error {
+func (m *maker) canBeTarget(n *lineage.Node) error {
 	switch {
-	case !n.full:
+	case !n.Full:
 		on := ""
-		for at, seen := n, map[*node]bool{}; len(at.parents) > 0 && !seen[at]; at = at.parents[0] {
+		for at, seen := n, map[*lineage.Node]bool{}; len(at.Parents) > 0 && !seen[at]; at = at.Parents[0] {
 			seen[at] = true
-			on += ", on " + at.parents[0].Name
+			on += ", on " + at.Parents[0].Name
 		}
 		err := fault.New(fault.Usage, "%s is a delta backup, based%s, which would have to stay", n.Name, strings.TrimPrefix(on, ","))
 		if on == "" {
-			err = fault.New(fault.Usage, "%s is a delta backup, and %s", n.Name, n.broken)
+			err = fault.New(fault.Usage, "%s is a delta backup, and %s", n.Name, n.Broken)
 		}
 		if m.policy.Mode == Garbage {
 			return fault.WithHint(err, "remove older backups with retain or before")
 		}
 		return fault.WithHint(err, "FIND_FULL keeps what it is based on")
-	case n.broken != "":
-		return fault.WithHint(fault.New(fault.Data, "%s cannot be restored: %s", n.Name, n.broken),
+	case !n.Aged:
+		return fault.New(fault.Usage, "nothing tells how old %s is", n.Name)
+	case n.Broken != "":
+		return fault.WithHint(fault.New(fault.Data, "%s cannot be restored: %s", n.Name, n.Broken),
 			"nothing older is removed for its sake; name another, or remove it with delete target %s", n.Name)
 	}
 	return nil
@@ -92,21 +99,21 @@ func (m *maker) canBeTarget(n *node) error {
 
 // retained is the oldest of the newest Count backups, or the older one that
 // After asks for.
-func (m *maker) retained() (*node, error) {
+func (m *maker) retained() (*lineage.Node, error) {
 	counted := m.counted()
 	place := 0
-	var oldest *node
+	var oldest *lineage.Node
 	for _, n := range counted {
-		if m.policy.Modifier == Full && !n.full {
+		if m.policy.Modifier == Full && !n.Full {
 			continue
 		}
-		if place++; place >= m.policy.Count && (n.full || m.policy.Modifier != FindFull) {
+		if place++; place >= m.policy.Count && (n.Full || m.policy.Modifier != FindFull) {
 			oldest = n
 			break
 		}
 	}
 	if oldest == nil {
-		m.note("there are no more than %d backups that count: nothing is removed", m.policy.Count)
+		m.note("fewer than %d backups count, or none to start from: nothing is removed", m.policy.Count)
 		return nil, nil
 	}
 	if m.policy.After == nil {
@@ -116,7 +123,7 @@ func (m *maker) retained() (*node, error) {
 	if err != nil || after == nil {
 		return oldest, err
 	}
-	if m.policy.Modifier != "" && !after.full {
+	if m.policy.Modifier != "" && !after.Full {
 		full := m.fullBefore(after)
 		if full == nil {
 			m.note("no full backup is as old as %s: nothing is removed", after.Name)
@@ -125,17 +132,17 @@ func (m *maker) retained() (*node, error) {
 		m.note("%s is a delta backup: from %s on all is kept for it, where WAL-G would look for a newer full one", after.Name, full.Name)
 		after = full
 	}
-	if slices.Index(m.nodes, after) < slices.Index(m.nodes, oldest) {
+	if slices.Index(m.Nodes, after) < slices.Index(m.Nodes, oldest) {
 		return after, nil
 	}
 	return oldest, nil
 }
 
 // fullBefore is n, or the newest full backup before it that can be restored.
-func (m *maker) fullBefore(n *node) *node {
+func (m *maker) fullBefore(n *lineage.Node) *lineage.Node {
 	own := m.own()
 	for _, full := range slices.Backward(own[:slices.Index(own, n)+1]) {
-		if full.full && (full.broken == "" || full == n) {
+		if full.Full && (full.Broken == "" || full == n) {
 			return full
 		}
 	}
@@ -144,12 +151,12 @@ func (m *maker) fullBefore(n *node) *node {
 
 // point returns the backup of that name, or the oldest one that was finished
 // then or later; nil where all are older.
-func (m *maker) point(p Point) (*node, error) {
+func (m *maker) point(p Point) (*lineage.Node, error) {
 	if p.Name != "" {
-		n, several := m.find(p.Name, true)
+		n, several := m.Find(p.Name, true)
 		switch {
 		case n != nil && m.foreign(n):
-			return nil, fault.New(fault.Usage, "%s is of another cluster, with the system identifier %d", n.Name, n.system)
+			return nil, fault.New(fault.Usage, "%s is of another cluster, with the system identifier %d", n.Name, n.System)
 		case n != nil:
 			if p.Name != catalog.Latest && len(several) > 1 {
 				m.note("%s is the backup of that name; WAL-G would take the newest of %s", n.Name, strings.Join(several, ", "))
@@ -167,7 +174,7 @@ func (m *maker) point(p Point) (*node, error) {
 		return nil, fault.New(fault.Usage, "%s is in the future", p)
 	}
 	for _, n := range m.own() {
-		if n.broken == "" && !n.finish.Before(p.Time) {
+		if n.Broken == "" && n.Aged && !n.Finish.Before(p.Time) {
 			return n, nil
 		}
 	}
@@ -175,13 +182,13 @@ func (m *maker) point(p Point) (*node, error) {
 }
 
 // except returns all finished backups but those.
-func (m *maker) except(gone map[*node]bool) []*node {
-	return slices.DeleteFunc(slices.Clone(m.nodes), func(n *node) bool { return gone[n] })
+func (m *maker) except(gone map[*lineage.Node]bool) []*lineage.Node {
+	return slices.DeleteFunc(slices.Clone(m.Nodes), func(n *lineage.Node) bool { return gone[n] })
 }
 
 // targeted returns what goes with the backup that the user names. Where only its
 // parts are left, of a removal that was cut short, that is no finished backup.
-func (m *maker) targeted() (map[*node]bool, error) {
+func (m *maker) targeted() (map[*lineage.Node]bool, error) {
 	name := m.policy.From.Name
 	if m.policy.UserData != nil {
 		var err error
@@ -189,46 +196,68 @@ func (m *maker) targeted() (map[*node]bool, error) {
 			return nil, err
 		}
 	}
-	n, _ := m.find(name, false)
-	if n == nil && !slices.ContainsFunc(m.unfinished, func(b *Backup) bool { return b.Name == name }) {
+	n, _ := m.Find(name, false)
+	if name == catalog.Latest && n != nil {
+		m.note("LATEST is %s; called again it is another", n.Name)
+	}
+	if n == nil && !slices.ContainsFunc(m.unfinished, func(b *lineage.Backup) bool { return b.Name == name }) {
 		return nil, fault.New(fault.Absent, "no backup %s", name)
 	}
 	if m.policy.Modifier == FindFull {
 		if n == nil {
-			name, n = m.rootByName(name)
+			var err error
+			if name, n, err = m.rootByName(name); err != nil {
+				return nil, err
+			}
 		}
 		if n != nil {
-			n = root(n)
+			n = lineage.Root(n)
 		}
 	}
 	if n == nil {
 		m.policy.From.Name = name // all that is left is judged by its name
-		return map[*node]bool{}, nil
+		return map[*lineage.Node]bool{}, nil
 	}
 	m.policy.From.Name = n.Name
-	return m.dependents(n), nil
+	return m.Dependents(n), nil
 }
 
-// rootByName follows the names of what is left of backups to a full one.
-func (m *maker) rootByName(name string) (string, *node) {
+// rootByName is Root for what is left of a delta backup: its name tells the
+// segment of what it is based on. That must be the name of one backup only, and
+// not of one that may be in the making.
+func (m *maker) rootByName(name string) (string, *lineage.Node, error) {
 	for seen := map[string]bool{}; !seen[name]; {
 		seen[name] = true
 		_, parent, _ := catalog.ParseName(name)
 		if parent == "" {
 			break
 		}
-		for _, n := range m.nodes {
+		var names []string
+		for _, n := range m.Nodes {
 			if catalog.SegmentOf(n.Name) == parent {
-				return n.Name, n
+				names = append(names, n.Name)
 			}
 		}
 		for _, b := range m.unfinished {
-			if catalog.SegmentOf(b.Name) == parent {
-				name = b.Name
+			switch {
+			case b.Name == name && m.young(b):
+				return "", nil, fault.WithHint(fault.New(fault.Usage, "%s has no sentinel, and may be in the making", name), "--grace says for how long that may be so")
+			case b.Name != name && catalog.SegmentOf(b.Name) == parent:
+				names = append(names, b.Name)
 			}
 		}
+		if len(names) > 1 {
+			return "", nil, fault.WithHint(fault.New(fault.Usage, "%s has no sentinel, and its name does not tell on which it is based: %s", name, strings.Join(names, ", ")),
+				"name the full backup itself")
+		}
+		if len(names) == 1 {
+			if n, _ := m.Find(names[0], false); n != nil {
+				return n.Name, n, nil
+			}
+			name = names[0]
+		}
 	}
-	return name, nil
+	return name, nil, nil
 }
 
 func (m *maker) withUserData() (string, error) {
@@ -236,20 +265,22 @@ func (m *maker) withUserData() (string, error) {
 	if err := decode(m.policy.UserData, &want); err != nil {
 		return "", fault.New(fault.Usage, "user data %s: %w", m.policy.UserData, err)
 	}
-	matching := func(b *Backup) bool {
-		r := b.recorded()
+	matching := func(b *lineage.Backup) bool {
+		r := b.Recorded()
 		var got any
 		return r != nil && r.UserData != nil && decode(r.UserData, &got) == nil && reflect.DeepEqual(got, want)
 	}
 	var names []string
-	for _, n := range m.nodes {
+	for _, n := range m.Nodes {
 		if matching(n.Backup) {
 			names = append(names, n.Name)
 		}
 	}
-	for _, b := range m.unfinished {
-		if len(names) == 0 && matching(b) {
-			names = append(names, b.Name)
+	if names == nil { // of a removal that was cut short
+		for _, b := range m.unfinished {
+			if matching(b) {
+				names = append(names, b.Name)
+			}
 		}
 	}
 	switch len(names) {
@@ -269,12 +300,12 @@ func decode(data []byte, v any) error {
 
 // mayRemove refuses a target of which something has to stay. What is pinned has
 // proved to stay after all that was asked: the rest goes on.
-func (m *maker) mayRemove(gone map[*node]bool) error {
+func (m *maker) mayRemove(gone map[*lineage.Node]bool) error {
 	if m.policy.Pinned != nil {
 		return nil
 	}
-	var first, needed *node
-	for _, n := range m.nodes {
+	var first, needed *lineage.Node
+	for _, n := range m.Nodes {
 		user, stays := m.kept[n]
 		switch {
 		case !gone[n] || !stays:
@@ -294,7 +325,7 @@ func (m *maker) mayRemove(gone map[*node]bool) error {
 	switch {
 	case m.foreign(first):
 		return fault.WithHint(err, "leave --system away, or give its own")
-	case first.permanent != "":
+	case first.Keep != "":
 		return fault.WithHint(err, "WAL-G would remove it; here walg-retain mark -i %s comes first", first.Name)
 	}
 	return fault.WithHint(err, "take another full backup first; everything removes all")

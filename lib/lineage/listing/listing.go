@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 
 	"walg/lib/catalog"
-	"walg/lib/retain"
+	"walg/lib/lineage"
 )
 
 // Format says how Write shows backups. The combinations are those of
@@ -37,12 +37,12 @@ const none = "-"
 // modification times, or with Detail of their start times where all are
 // recorded. Of a backup whose metadata is missing or broken the columns hold a
 // dash, and the JSON object has no such keys.
-func Write(w io.Writer, backups []*retain.Backup, f Format) error {
+func Write(w io.Writer, backups []*lineage.Backup, f Format) error {
 	backups = slices.Clone(backups)
-	backups = slices.DeleteFunc(backups, func(b *retain.Backup) bool { return !b.Finished })
-	order := retain.ByModTime
-	if f.Detail && !slices.ContainsFunc(backups, func(b *retain.Backup) bool { return b.Metadata == nil }) {
-		order = retain.ByTime
+	backups = slices.DeleteFunc(backups, func(b *lineage.Backup) bool { return !b.Finished })
+	order := lineage.ByModTime
+	if f.Detail && !slices.ContainsFunc(backups, func(b *lineage.Backup) bool { return b.Metadata == nil }) {
+		order = lineage.ByTime
 	}
 	slices.SortFunc(backups, order)
 	switch {
@@ -59,7 +59,7 @@ func Write(w io.Writer, backups []*retain.Backup, f Format) error {
 	return t.Flush()
 }
 
-func writeJSON(w io.Writer, backups []*retain.Backup, f Format) error {
+func writeJSON(w io.Writer, backups []*lineage.Backup, f Format) error {
 	type item struct {
 		Name    string    `json:"backup_name"`
 		Time    time.Time `json:"time"`
@@ -104,7 +104,7 @@ func columns(detail, box bool) []string {
 	return c
 }
 
-func row(b *retain.Backup, detail bool, layout string) []string {
+func row(b *lineage.Backup, detail bool, layout string) []string {
 	at := func(t time.Time) string {
 		if t.IsZero() {
 			return none
@@ -132,7 +132,7 @@ func text(s string) string {
 	return strconv.Quote(s)
 }
 
-func writeBox(out io.Writer, backups []*retain.Backup, f Format) error {
+func writeBox(out io.Writer, backups []*lineage.Backup, f Format) error {
 	rows := [][]string{append([]string{"#"}, columns(f.Detail, true)...)}
 	for i, b := range backups {
 		rows = append(rows, append([]string{strconv.Itoa(i)}, row(b, f.Detail, time.RFC850)...))

@@ -1,4 +1,4 @@
-package retain
+package lineage
 
 import (
 	"bytes"

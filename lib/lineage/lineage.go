@@ -1,7 +1,12 @@
-package retain
+// Package lineage knows which backups an archive has, in which order they were
+// made, and what each is based on. It is pure: it is told the keys of the objects
+// and what has been read of them, and does no I/O.
+package lineage
 
 import (
 	"cmp"
+	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -12,11 +17,12 @@ import (
 
 // Backup is what is known of one backup.
 type Backup struct {
-	Name     string
-	Finished bool      // it has a sentinel, and so exists
-	ModTime  time.Time // of the sentinel; of the newest object where there is none
-	Objects  int       // as far as they were given to Scan
-	Size     int64     // of these objects, in bytes
+	Name      string
+	Finished  bool      // it has a sentinel, and so exists
+	Described bool      // it has a metadata.json
+	ModTime   time.Time // of the sentinel; of the newest object where there is none
+	Objects   int       // as far as they were given to Scan
+	Size      int64     // of these objects, in bytes
 
 	// What was read, and why it could not be. Both nil: not there, or not
 	// asked for.
@@ -29,13 +35,42 @@ type Backup struct {
 // Time is when the backup started, as recorded; where nothing is recorded, when
 // its sentinel was put.
 func (b *Backup) Time() time.Time {
+	if start := b.Start(); !start.IsZero() {
+		return start
+	}
+	return b.ModTime
+}
+
+// Start is when the backup started, as recorded; zero where nothing is.
+func (b *Backup) Start() time.Time {
 	switch {
 	case b.Metadata != nil && !b.Metadata.StartTime.IsZero():
 		return b.Metadata.StartTime
-	case b.Sentinel != nil && !b.Sentinel.StartTime.IsZero():
+	case b.Sentinel != nil:
 		return b.Sentinel.StartTime
 	}
-	return b.ModTime
+	return time.Time{}
+}
+
+// Recorded is what the backup says of itself, or nil.
+func (b *Backup) Recorded() *catalog.Metadata {
+	switch {
+	case b.Metadata != nil:
+		return b.Metadata
+	case b.Sentinel != nil:
+		m := b.Sentinel.Metadata()
+		return &m
+	}
+	return nil
+}
+
+// Permanent tells whether the backup is marked so: by its metadata, or where that
+// is missing by its sentinel.
+func (b *Backup) Permanent() bool {
+	if b.Metadata != nil {
+		return b.Metadata.IsPermanent
+	}
+	return b.Sentinel != nil && b.Sentinel.IsPermanent && (b.MetadataErr == nil || errors.Is(b.MetadataErr, fs.ErrNotExist))
 }
 
 // Scan finds backups in a listing.
@@ -57,6 +92,7 @@ func (s *Scan) Add(key string, size int64, modTime time.Time) {
 		s.found[name] = b
 	}
 	b.Objects++
+	b.Described = b.Described || key == catalog.MetadataKey(name)
 	b.Size += size
 	switch _, sentinel := catalog.SentinelOf(key); {
 	case sentinel:

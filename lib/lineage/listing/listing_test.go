@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"walg/lib/catalog"
-	"walg/lib/retain"
+	"walg/lib/lineage"
 )
 
-func archive(t *testing.T, dir string, lists map[string]string) []*retain.Backup {
+func archive(t *testing.T, dir string, lists map[string]string) []*lineage.Backup {
 	t.Helper()
 	var times []struct {
 		Name string    `json:"backup_name"`
@@ -24,7 +24,7 @@ func archive(t *testing.T, dir string, lists map[string]string) []*retain.Backup
 	if err := json.Unmarshal([]byte(lists["--json"]), &times); err != nil {
 		t.Fatal(err)
 	}
-	var scan retain.Scan
+	var scan lineage.Scan
 	for _, b := range times {
 		scan.Add(catalog.SentinelKey(b.Name), 100, b.Time)
 		scan.Add(catalog.MetadataKey(b.Name), 10, b.Time.Add(time.Hour))
@@ -93,8 +93,8 @@ func read(t *testing.T, name string) []byte {
 
 func at(second int) time.Time { return time.Unix(int64(second), 0).UTC() }
 
-func finished(name string, modified, started int) *retain.Backup {
-	b := &retain.Backup{Name: name, Finished: true, ModTime: at(modified)}
+func finished(name string, modified, started int) *lineage.Backup {
+	b := &lineage.Backup{Name: name, Finished: true, ModTime: at(modified)}
 	if started > 0 {
 		b.Metadata = &catalog.Metadata{StartTime: at(started)}
 	}
@@ -103,7 +103,7 @@ func finished(name string, modified, started int) *retain.Backup {
 
 func TestOrderOfLists(t *testing.T) {
 	a, b, c := finished("a", 30, 1), finished("b", 20, 2), finished("c", 10, 3)
-	order := func(f Format, backups ...*retain.Backup) (got []string) {
+	order := func(f Format, backups ...*lineage.Backup) (got []string) {
 		var out bytes.Buffer
 		if err := Write(&out, backups, f); err != nil {
 			t.Fatal(err)
@@ -131,9 +131,9 @@ func TestListsOfOddBackups(t *testing.T) {
 	broken.SentinelErr = errors.New("broken")
 	hostile := finished("base_000000010000000000000003", 1, 1)
 	hostile.Metadata.Hostname = "\x1b[2J\ttab"
-	unfinished := &retain.Backup{Name: "unfinished"}
+	unfinished := &lineage.Backup{Name: "unfinished"}
 	var out bytes.Buffer
-	if err := Write(&out, []*retain.Backup{hostile, unfinished, broken}, Format{Detail: true}); err != nil {
+	if err := Write(&out, []*lineage.Backup{hostile, unfinished, broken}, Format{Detail: true}); err != nil {
 		t.Fatal(err)
 	}
 	rows := strings.Split(strings.TrimSpace(out.String()), "\n")[1:]
@@ -152,12 +152,12 @@ func TestListsOfOddBackups(t *testing.T) {
 		{}:                         "backup_name modified wal_file_name storage_name\n",
 	} {
 		out.Reset()
-		if err := Write(&out, []*retain.Backup{unfinished}, f); err != nil || out.String() != want {
+		if err := Write(&out, []*lineage.Backup{unfinished}, f); err != nil || out.String() != want {
 			t.Errorf("%+v of none: %q, %v", f, &out, err)
 		}
 	}
 	out.Reset()
-	if err := Write(&out, []*retain.Backup{broken}, Format{JSON: true, Detail: true}); err != nil ||
+	if err := Write(&out, []*lineage.Backup{broken}, Format{JSON: true, Detail: true}); err != nil ||
 		out.String() != `[{"backup_name":"base_X","time":"0001-01-01T00:00:00Z","wal_file_name":"ZZZZZZZZZZZZZZZZZZZZZZZZ","storage_name":"default"}]`+"\n" {
 		t.Errorf("%s, %v", &out, err)
 	}

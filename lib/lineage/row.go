@@ -1,0 +1,311 @@
+package lineage
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"walg/lib/catalog"
+	"walg/lib/wal"
+)
+
+// Node is a finished backup among the others.
+type Node struct {
+	*Backup
+	Full    bool
+	Parents []*Node // what a restore needs next: one, or all that it may be where that cannot be read
+	Broken  string  // why it cannot be restored, or empty
+
+	Segment wal.Segment    // where its WAL starts
+	Placed  bool           // Segment is known
+	Keep    string         // why it must not be removed: Marked or MayBeMarked, or empty
+	Start   time.Time      // zero where nothing is recorded
+	Aged    bool           // something tells how old it is: its time, or its name
+	Finish  time.Time      // where nothing is recorded, when the sentinel was put
+	System  catalog.Number // 0 where nothing is recorded
+	place   int            // in the row
+}
+
+// Why a backup must not be removed.
+const (
+	Marked      = "permanent"
+	MayBeMarked = "its metadata is damaged, so it may be permanent"
+)
+
+// Row is all finished backups in order of age: by their recorded start times, and
+// without one by the name.
+type Row struct {
+	Nodes  []*Node // oldest first
+	byName map[string]*Node
+}
+
+// NewRow puts the finished ones of the backups in a row.
+func NewRow(backups []*Backup) *Row {
+	r := &Row{byName: map[string]*Node{}}
+	for _, b := range backups {
+		if b.Finished {
+			n := newNode(b)
+			r.Nodes, r.byName[b.Name] = append(r.Nodes, n), n
+		}
+	}
+	if systems := r.Systems(); len(systems) == 1 {
+		for _, n := range r.Nodes {
+			n.System = systems[0] // of those that do not tell too
+		}
+	}
+	r.order()
+	for _, n := range r.Nodes {
+		r.base(n)
+	}
+	for _, n := range r.Nodes {
+		r.judge(n, map[*Node]bool{})
+	}
+	return r
+}
+
+func newNode(b *Backup) *Node {
+	n := &Node{Backup: b, Start: b.Start(), Finish: b.ModTime}
+	segment, err := wal.ParseSegment(catalog.SegmentOf(b.Name))
+	n.Segment, n.Placed = segment, err == nil
+	if m := b.Recorded(); m != nil {
+		n.System = m.SystemIdentifier
+		if !m.FinishTime.IsZero() {
+			n.Finish = m.FinishTime
+		}
+	}
+	switch {
+	case b.Permanent():
+		n.Keep = Marked
+	case b.MetadataErr != nil && !errors.Is(b.MetadataErr, fs.ErrNotExist):
+		n.Keep = MayBeMarked
+	}
+	return n
+}
+
+// order sorts those with a time by it, and then puts the others between those of
+// their cluster by their names; Contradicts tells where that has no meaning. Where
+// the name tells nothing, or the sentinel nothing, a backup without a time
+// counts as the newest: what is not known must not look old.
+func (r *Row) order() {
+	var row, named, last []*Node
+	for _, n := range r.Nodes {
+		n.Aged = true
+		switch {
+		case !n.Start.IsZero():
+			row = append(row, n)
+		case n.Placed && n.Sentinel != nil:
+			named = append(named, n)
+		default:
+			n.Aged = false
+			last = append(last, n)
+		}
+	}
+	slices.SortFunc(row, func(a, b *Node) int { return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(named, ByName)
+	slices.SortFunc(last, ByName)
+	for _, n := range named {
+		at := 0
+		for i, other := range row {
+			if other.Placed && other.System == n.System && ByName(other, n) < 0 {
+				at = i + 1
+			}
+		}
+		row = slices.Insert(row, at, n)
+	}
+	r.Nodes = append(row, last...)
+	for i, n := range r.Nodes {
+		n.place = i
+	}
+}
+
+// Contradicts returns a backup without a recorded start time where the names of
+// the others do not sort as their times, or say nothing, so that its name does
+// not tell its place among them either; nil where there is none.
+func (r *Row) Contradicts(among func(*Node) bool) *Node {
+	var before, untimed *Node
+	sorted := true
+	for _, n := range r.Nodes {
+		switch {
+		case !among(n):
+		case !n.Start.IsZero():
+			sorted = sorted && n.Placed && (before == nil || ByName(before, n) < 0)
+			before = n
+		case n.Aged && untimed == nil:
+			untimed = n
+		}
+	}
+	if sorted {
+		return nil
+	}
+	return untimed
+}
+
+// Compare orders by age: it is negative where a is older.
+func Compare(a, b *Node) int { return a.place - b.place }
+
+// ByName is WAL-G's order: timelines, then segments.
+func ByName(a, b *Node) int {
+	return cmp.Or(cmp.Compare(catalog.SegmentOf(a.Name), catalog.SegmentOf(b.Name)), cmp.Compare(a.Name, b.Name))
+}
+
+// base finds what n is based on.
+func (r *Row) base(n *Node) {
+	if n.Sentinel != nil {
+		n.Full = !n.Sentinel.Delta()
+		if n.Full {
+			return
+		}
+		if parent := r.byName[n.Sentinel.DeltaFrom]; parent != nil {
+			n.Parents = []*Node{parent}
+		} else {
+			n.Broken = fmt.Sprintf("it is based on %s, which is not there", n.Sentinel.DeltaFrom)
+		}
+		return
+	}
+	n.Broken = "its sentinel cannot be read"
+	_, parent, ok := catalog.ParseName(n.Name)
+	n.Full = ok && parent == ""
+	for _, other := range r.Nodes {
+		// A name that says nothing may stand for a delta of any of them.
+		if other != n && (!ok || parent != "" && catalog.SegmentOf(other.Name) == parent) {
+			n.Parents = append(n.Parents, other)
+		}
+	}
+}
+
+// judge finds out whether n can be restored. above are the backups that led
+// here.
+func (r *Row) judge(n *Node, above map[*Node]bool) {
+	if n.Broken != "" || n.Full {
+		return
+	}
+	above[n] = true
+	for _, parent := range n.Parents {
+		if above[parent] {
+			n.Broken = "backups are based on each other in a circle"
+			return
+		}
+		if r.judge(parent, above); parent.Broken != "" {
+			n.Broken = fmt.Sprintf("it is based on %s, which cannot be restored", parent.Name)
+			return
+		}
+	}
+}
+
+// Closure returns what a restore of the seeds needs, seeds included, and for
+// each the one that needs it, nil for a seed.
+func Closure(seeds []*Node) map[*Node]*Node {
+	needed := map[*Node]*Node{}
+	for _, n := range seeds {
+		needed[n] = nil
+	}
+	for rest := slices.Clone(seeds); len(rest) > 0; {
+		n := rest[len(rest)-1]
+		rest = rest[:len(rest)-1]
+		for _, parent := range n.Parents {
+			if _, ok := needed[parent]; !ok {
+				needed[parent] = n
+				rest = append(rest, parent)
+			}
+		}
+	}
+	return needed
+}
+
+// Dependents returns root and all that cannot be restored without it.
+func (r *Row) Dependents(root *Node) map[*Node]bool {
+	gone := map[*Node]bool{root: true}
+	for grown := true; grown; {
+		grown = false
+		for _, n := range r.Nodes {
+			// Of several that it may be based on one is enough to keep it.
+			stays := slices.ContainsFunc(n.Parents, func(p *Node) bool { return !gone[p] })
+			if !gone[n] && len(n.Parents) > 0 && !stays {
+				gone[n], grown = true, true
+			}
+		}
+	}
+	return gone
+}
+
+// Needing are the finished backups that cannot, or perhaps cannot, be restored
+// without the one of that name, oldest first.
+func Needing(backups []*Backup, name string) (needing []*Backup) {
+	r := NewRow(backups)
+	for _, n := range r.Nodes {
+		if n.Name != name {
+			if _, needs := Closure([]*Node{n})[r.byName[name]]; needs {
+				needing = append(needing, n.Backup)
+			}
+		}
+	}
+	return needing
+}
+
+// Root is the first backup of n's chain, as far as that is there.
+func Root(n *Node) *Node {
+	for seen := map[*Node]bool{}; len(n.Parents) > 0 && !seen[n]; n = n.Parents[0] {
+		seen[n] = true
+	}
+	return n
+}
+
+// NewestFulls are the backups that no cluster can do without: of each the newest
+// full one that can be restored and of which something tells the age, or where
+// there is none the newest full one.
+func (r *Row) NewestFulls() []*Node {
+	newest := map[catalog.Number]*Node{}
+	for _, n := range r.Nodes {
+		good := n.Broken == "" && n.Aged
+		if old := newest[n.System]; n.Full && (old == nil || good || old.Broken != "" || !old.Aged) {
+			newest[n.System] = n
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(r.Nodes), func(n *Node) bool { return newest[n.System] != n })
+}
+
+// Systems are the identifiers of the clusters, each once.
+func (r *Row) Systems() []catalog.Number {
+	var all []catalog.Number
+	for _, n := range r.Nodes {
+		if n.System != 0 {
+			all = append(all, n.System)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Find returns the finished backup that the user means by its name, as LATEST, or
+// with prefixes by what its name alone begins with; nil is none. The names are
+// all that begin so.
+func (r *Row) Find(name string, prefixes bool) (*Node, []string) {
+	if name == catalog.Latest {
+		var all []*Backup
+		for _, n := range r.Nodes {
+			all = append(all, n.Backup)
+		}
+		if newest, err := Newest(all); err == nil { // the only error is that there is none
+			return r.byName[newest.Name], nil
+		}
+		return nil, nil
+	}
+	exact := r.byName[name]
+	if !prefixes {
+		return exact, nil
+	}
+	var names []string
+	for _, n := range r.Nodes {
+		if strings.HasPrefix(n.Name, name) {
+			names = append(names, n.Name)
+		}
+	}
+	if exact == nil && len(names) == 1 {
+		exact = r.byName[names[0]]
+	}
+	return exact, names
+}
