@@ -4,6 +4,8 @@ PREFIX  ?= /usr/local
 bindir  ?= $(PREFIX)/bin
 mandir  ?= $(PREFIX)/share/man
 docdir  ?= $(PREFIX)/share/doc/walg
+bashdir ?= $(PREFIX)/share/bash-completion/completions
+zshdir  ?= $(PREFIX)/share/zsh/site-functions
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
@@ -56,7 +58,7 @@ lint: man cross ## gofmt, vet, staticcheck, shellcheck, scdoc, and builds for ot
 	@test -z "$$(gofmt -l cmd lib scripts | tee /dev/stderr)"
 	$(GO) vet ./...
 	$(WALG_TEST_CACHE)/bin/staticcheck ./...
-	shellcheck -x -P SCRIPTDIR .ci/run $(SCRIPTS) scripts/test/*.sh scripts/test/servers/*.sh
+	shellcheck -x -P SCRIPTDIR .ci/run $(SCRIPTS) scripts/test/*.sh scripts/test/servers/*.sh scripts/completion/walg.bash
 
 cross:
 	@set -e; for system in $(FOREIGN); do \
@@ -93,6 +95,12 @@ install: build man ## into DESTDIR and PREFIX
 	install -m 755 bin/walg-* $(SCRIPTS) $(DESTDIR)$(bindir)
 	install -m 644 build/man/*.1 $(DESTDIR)$(mandir)/man1
 	install -m 644 build/man/*.7 $(DESTDIR)$(mandir)/man7
+	install -d $(DESTDIR)$(bashdir) $(DESTDIR)$(zshdir)
+	install -m 644 scripts/completion/walg.bash $(DESTDIR)$(bashdir)/walg-retain
+	@set -e; for name in $(filter-out walg-retain walg-pipes.sh, $(notdir $(SCRIPTS) $(wildcard cmd/walg-*))); do \
+		ln -sf walg-retain $(DESTDIR)$(bashdir)/$$name; \
+	done
+	install -m 644 scripts/completion/_walg $(DESTDIR)$(zshdir)
 	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(docdir)
 
 dist: ## a release archive, the same bytes for the same commit

@@ -127,6 +127,7 @@ need zstd zstd
 need brotli brotli
 need gzip gzip
 need lzop lzop
+need zsh zsh
 need age age
 [ -e /usr/include/sodium.h ] || packages="$packages libsodium-dev"
 need pv pv
