@@ -54,6 +54,14 @@ func metadata(ctx context.Context, st store.Store, b *lineage.Backup) (err error
 	return err
 }
 
+// described reads the metadata of a backup that may have none.
+func described(ctx context.Context, st store.Store, b *lineage.Backup) error {
+	if err := metadata(ctx, st, b); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // start reads what says when a backup started: its metadata, or else its
 // sentinel.
 func start(ctx context.Context, st store.Store, b *lineage.Backup) error {

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"io/fs"
 	"slices"
 	"time"
@@ -133,14 +133,7 @@ func quality(ctx context.Context, st store.Store, b *lineage.Backup) error {
 	if !showable(b.SentinelErr) {
 		return b.SentinelErr
 	}
-	err := metadata(ctx, st, b)
-	switch {
-	case b.SentinelErr != nil:
-		return b.SentinelErr
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	}
-	return err
+	return cmp.Or(b.SentinelErr, described(ctx, st, b))
 }
 
 func (a *amount) add(bytes int64) {
@@ -195,7 +188,7 @@ func (s *state) count(backups []*lineage.Backup) (good []*lineage.Backup) {
 		default:
 			s.Backups.Full++
 		}
-		if b.Metadata != nil && b.Metadata.IsPermanent || b.Metadata == nil && b.Sentinel != nil && b.Sentinel.IsPermanent {
+		if b.Permanent() {
 			s.Backups.Permanent++
 		}
 		if _, err := lineage.Chain(b.Name, look); err != nil {
@@ -217,27 +210,27 @@ func (s *state) follow(archive *timeline.Archive, good []*lineage.Backup, size u
 	end, _ := archive.End(last.Timeline) // it has a segment
 	chain := archive.Chain(last.Timeline, end)
 	s.Guessed = chain.Guessed
-	var starts []wal.Segment
-	good = slices.DeleteFunc(slices.Clone(good), func(b *lineage.Backup) bool {
-		start, ok := startOf(b)
-		if ok {
-			starts = append(starts, start)
+	needing, starts := needWAL(good)
+	if oldest := chain.Oldest(starts); oldest >= 0 {
+		s.Missing = chain.Missing(starts[oldest])
+		last, _, _ := chain.Reach(starts[oldest])
+		for _, b := range good {
+			// A permanent backup counts where its WAL happens to go on.
+			start, ok := startOf(b)
+			if reached, _, there := chain.Reach(start); ok && b.Permanent() && there && reached == last && !slices.Contains(needing, b) {
+				needing, starts = append(needing, b), append(starts, start)
+			}
 		}
-		return !ok
-	})
-	for first := true; ; first = false {
+	}
+	for {
 		oldest := chain.Oldest(starts)
 		if oldest < 0 {
 			return
 		}
-		b, start := good[oldest], starts[oldest]
-		if first {
-			s.Missing = chain.Missing(start)
-		}
-		if s.Window = s.window(chain, b, start, size); s.Window != nil {
+		if s.Window = s.window(chain, needing[oldest], starts[oldest], size); s.Window != nil {
 			return
 		}
-		good, starts = slices.Delete(good, oldest, oldest+1), slices.Delete(starts, oldest, oldest+1)
+		needing, starts = slices.Delete(needing, oldest, oldest+1), slices.Delete(starts, oldest, oldest+1)
 	}
 }
 

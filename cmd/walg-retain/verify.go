@@ -128,12 +128,10 @@ func (o verifyOptions) integrity(ctx context.Context, e *cli.Env, st store.Store
 	if err != nil {
 		return nil, err
 	}
-	var starts []wal.Segment
-	for _, b := range backups {
-		if s, ok := startOf(b); ok && b.Finished {
-			starts = append(starts, s)
-		}
+	if err := readAll(ctx, e, st, backups, described); err != nil {
+		return nil, err
 	}
+	_, starts := needWAL(backups)
 	from := wal.Segment{Seg: 1} // the first that a server writes
 	if oldest := chain.Oldest(starts); oldest >= 0 {
 		from = starts[oldest]

@@ -184,6 +184,23 @@ func setupWALShow(f *cli.Flags) cli.Run {
 	})
 }
 
+// needWAL returns the finished backups that need all WAL from their start on,
+// and where they start. Permanent ones need their own only, unless there are no
+// others.
+func needWAL(backups []*lineage.Backup) (needing []*lineage.Backup, starts []wal.Segment) {
+	for _, permanent := range []bool{false, true} {
+		for _, b := range backups {
+			if start, ok := startOf(b); ok && b.Finished && b.Permanent() == permanent {
+				needing, starts = append(needing, b), append(starts, start)
+			}
+		}
+		if needing != nil {
+			break
+		}
+	}
+	return needing, starts
+}
+
 // during returns the finished backups of a timeline that start and end between
 // its first and its last segment.
 func (o walOptions) during(t timeline.Timeline, backups []*lineage.Backup) (list []*lineage.Backup) {
