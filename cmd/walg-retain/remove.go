@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -24,7 +25,8 @@ const (
 
 // removal carries a plan out: sentinels first, so that what is half removed is
 // no backup any more; then parts; then the metadata, by which a removal that was
-// cut short finds them again; then WAL.
+// cut short finds them again; the same for what the user named, last of all; then
+// WAL.
 type removal struct {
 	st    store.Store
 	plan  *retain.Plan
@@ -40,19 +42,25 @@ func (r *removal) run(ctx context.Context) error {
 	if err := r.sentinels(ctx); err != nil {
 		return err
 	}
-	described := func(c catalog.Class) bool { return c == catalog.ClassMetadata }
-	for _, pass := range []struct {
-		prefix string
-		of     func(catalog.Class) bool
-	}{
-		{catalog.Backups, func(c catalog.Class) bool { return c == catalog.ClassPart || c == catalog.ClassFiles }},
-		{catalog.Backups, described},
-		{catalog.WAL, func(c catalog.Class) bool { return c == catalog.ClassWAL }},
-	} {
-		if pass.prefix == catalog.WAL && !r.plan.RemovesWAL() {
-			continue
+	tail := r.plan.Tail()
+	for _, backup := range append([]string{""}, tail...) {
+		prefix := catalog.Backups
+		if backup != "" {
+			prefix += backup + "/"
 		}
-		if err := r.pass(ctx, pass.prefix, pass.of); err != nil {
+		mine := func(o catalog.Object) bool { return backup != "" || !slices.Contains(tail, o.Backup) }
+		data := func(o catalog.Object) bool {
+			return mine(o) && (o.Class == catalog.ClassPart || o.Class == catalog.ClassFiles)
+		}
+		metadata := func(o catalog.Object) bool { return mine(o) && o.Class == catalog.ClassMetadata }
+		for _, which := range []func(catalog.Object) bool{data, metadata} {
+			if err := r.pass(ctx, prefix, which); err != nil {
+				return err
+			}
+		}
+	}
+	if r.plan.RemovesWAL() {
+		if err := r.pass(ctx, catalog.WAL, func(o catalog.Object) bool { return o.Class == catalog.ClassWAL }); err != nil {
 			return err
 		}
 	}
@@ -141,8 +149,8 @@ func (r *removal) unfinished(ctx context.Context, pinned map[string]string) erro
 	return nil
 }
 
-// pass removes what the plan says below a prefix, as far as it is of a class.
-func (r *removal) pass(ctx context.Context, prefix string, of func(catalog.Class) bool) error {
+// pass removes what the plan says below a prefix, as far as it is which.
+func (r *removal) pass(ctx context.Context, prefix string, which func(catalog.Object) bool) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(removers)
 	var keys []string
@@ -162,7 +170,7 @@ func (r *removal) pass(ctx context.Context, prefix string, of func(catalog.Class
 			group.Wait()
 			return err
 		}
-		if remove, _ := r.plan.Object(info.Key); !remove || !of(r.plan.Class(info.Key)) {
+		if remove, _ := r.plan.Object(info.Key); !remove || !which(r.plan.Classify(info.Key)) {
 			continue
 		}
 		keys, bytes = append(keys, info.Key), bytes+info.Size

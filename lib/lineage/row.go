@@ -246,14 +246,6 @@ func Needing(backups []*Backup, name string) (needing []*Backup) {
 	return needing
 }
 
-// Root is the first backup of n's chain, as far as that is there.
-func Root(n *Node) *Node {
-	for seen := map[*Node]bool{}; len(n.Parents) > 0 && !seen[n]; n = n.Parents[0] {
-		seen[n] = true
-	}
-	return n
-}
-
 // NewestFulls are the backups that no cluster can do without: of each the newest
 // full one that can be restored and of which something tells the age, or where
 // there is none the newest full one.

@@ -95,8 +95,8 @@ func TestClosureAndDependentsAreOpposite(t *testing.T) {
 		}
 	}
 	d1, _ := r.Find("d1", false)
-	if got := len(r.Dependents(d1)); got != 2 || Root(d1).Name != "f" {
-		t.Errorf("%d depend on d1, whose root is %s", got, Root(d1).Name)
+	if got := len(r.Dependents(d1)); got != 2 {
+		t.Errorf("%d backups depend on d1, itself among them", got)
 	}
 	var needing []string
 	for _, b := range Needing([]*Backup{backup("f", "", 1), backup("d1", "f", 2), backup("other", "", 3)}, "f") {

@@ -34,6 +34,7 @@ type Plan struct {
 	policy   Policy
 	verdicts map[string]Verdict
 	rounds   [][]string
+	tail     []string
 	archive  archive
 }
 
@@ -62,7 +63,7 @@ func Make(backups []*lineage.Backup, p Policy) (*Plan, error) {
 
 // Object says whether the object with this key is to be removed, and why.
 func (p *Plan) Object(key string) (remove bool, reason string) {
-	switch o := catalog.Classify(key, p.policy.Exts...); o.Class {
+	switch o := p.Classify(key); o.Class {
 	case catalog.Foreign, catalog.ClassHistory:
 		return false, ""
 	case catalog.ClassWAL:
@@ -73,12 +74,17 @@ func (p *Plan) Object(key string) (remove bool, reason string) {
 	}
 }
 
-// Class is what the object with this key is.
-func (p *Plan) Class(key string) catalog.Class { return catalog.Classify(key, p.policy.Exts...).Class }
+// Classify says what the object with this key is.
+func (p *Plan) Classify(key string) catalog.Object { return catalog.Classify(key, p.policy.Exts...) }
 
 // Rounds are the backups that lose their sentinels, those of one round at once
 // and the rounds one after the other: a delta before what it is based on.
 func (p *Plan) Rounds() [][]string { return p.rounds }
+
+// Tail are the backups that lose their objects after all others, one after the
+// other: the target comes last, and what leads to it before that, so that a
+// target of which something is left can be named again.
+func (p *Plan) Tail() []string { return p.tail }
 
 // RemovesWAL tells that the plan may remove WAL.
 func (p *Plan) RemovesWAL() bool {

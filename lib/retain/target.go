@@ -203,6 +203,10 @@ func (m *maker) targeted() (map[*lineage.Node]bool, error) {
 	if n == nil && !slices.ContainsFunc(m.unfinished, func(b *lineage.Backup) bool { return b.Name == name }) {
 		return nil, fault.New(fault.Absent, "no backup %s", name)
 	}
+	m.plan.tail = []string{name}
+	if n != nil {
+		m.plan.tail[0] = n.Name
+	}
 	if m.policy.Modifier == FindFull {
 		if n == nil {
 			var err error
@@ -210,9 +214,12 @@ func (m *maker) targeted() (map[*lineage.Node]bool, error) {
 				return nil, err
 			}
 		}
-		if n != nil {
-			n = lineage.Root(n)
+		for seen := map[*lineage.Node]bool{}; n != nil && len(n.Parents) > 0 && !seen[n]; {
+			seen[n] = true
+			n = n.Parents[0]
+			m.plan.tail = append(m.plan.tail, n.Name)
 		}
+		slices.Reverse(m.plan.tail)
 	}
 	if n == nil {
 		m.policy.From.Name = name // all that is left is judged by its name
@@ -251,6 +258,7 @@ func (m *maker) rootByName(name string) (string, *lineage.Node, error) {
 				"name the full backup itself")
 		}
 		if len(names) == 1 {
+			m.plan.tail = append(m.plan.tail, names[0])
 			if n, _ := m.Find(names[0], false); n != nil {
 				return n.Name, n, nil
 			}

@@ -153,10 +153,11 @@ func TestADeleteKilledAtAnyBatchIsConsistentAndGoesOn(t *testing.T) {
 	all := keysBelow(t, dir)
 	r := random(t)
 	kills := 0
-	for _, words := range []string{
+	policies := []string{
 		"retain FULL 1", "before base_" + wal24(1, 8), "everything", "garbage",
 		"target base_" + wal24(1, 2), "target FIND_FULL base_" + wal24(1, 6) + "_D_" + wal24(1, 4),
-	} {
+	}
+	for _, words := range slices.Repeat(policies, rounds(1, 20)) {
 		args := append([]string{"delete", "--confirm", "--grace", "0", "--batch", strconv.Itoa(2 + r.IntN(3))}, strings.Fields(words)...)
 		whole := newDeadly(t, dir)
 		whole.run(t, 0, false, args...)
