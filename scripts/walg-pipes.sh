@@ -39,7 +39,10 @@ walg_stage() { # FILTER COMMAND OPTION...
 walg_find_ext() {
 	if [ -n "${WALG_COMPRESS_COMMAND-}" ]; then
 		walg_ext=${WALG_COMPRESS_EXT-}
-		[ -n "$walg_ext" ] || walg_fail 64 'WALG_COMPRESS_COMMAND needs WALG_COMPRESS_EXT, such as .zst'
+		case $walg_ext in
+		.?*) ;;
+		*) walg_fail 64 'WALG_COMPRESS_COMMAND needs WALG_COMPRESS_EXT, such as .zst' ;;
+		esac
 	elif [ "${WALG_COMPRESSION_METHOD:-lz4}" = lz4 ]; then
 		walg_ext=.lz4 # what --ext prints, without a process on the way of each segment
 	else

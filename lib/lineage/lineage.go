@@ -20,6 +20,7 @@ type Backup struct {
 	Name      string
 	Finished  bool      // it has a sentinel, and so exists
 	Described bool      // it has a metadata.json
+	Newest    time.Time // when the last of its objects was put
 	ModTime   time.Time // of the sentinel; of the newest object where there is none
 	Objects   int       // as far as they were given to Scan
 	Size      int64     // of these objects, in bytes
@@ -50,6 +51,18 @@ func (b *Backup) Start() time.Time {
 		return b.Sentinel.StartTime
 	}
 	return time.Time{}
+}
+
+// End is when the backup was finished, as recorded, or else when its sentinel was
+// put.
+func (b *Backup) End() time.Time {
+	switch {
+	case b.Metadata != nil && !b.Metadata.FinishTime.IsZero():
+		return b.Metadata.FinishTime
+	case b.Sentinel != nil && !b.Sentinel.FinishTime.IsZero():
+		return b.Sentinel.FinishTime
+	}
+	return b.ModTime
 }
 
 // Recorded is what the backup says of itself, or nil.
@@ -92,6 +105,9 @@ func (s *Scan) Add(key string, size int64, modTime time.Time) {
 		s.found[name] = b
 	}
 	b.Objects++
+	if modTime.After(b.Newest) {
+		b.Newest = modTime
+	}
 	b.Described = b.Described || key == catalog.MetadataKey(name)
 	b.Size += size
 	switch _, sentinel := catalog.SentinelOf(key); {

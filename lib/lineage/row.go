@@ -22,19 +22,25 @@ type Node struct {
 
 	Segment wal.Segment    // where its WAL starts
 	Placed  bool           // Segment is known
-	Keep    string         // why it must not be removed: Marked or MayBeMarked, or empty
+	Keep    string         // why it must not be removed: Marked or another, or empty
 	Start   time.Time      // zero where nothing is recorded
 	Aged    bool           // something tells how old it is: its time, or its name
 	Finish  time.Time      // where nothing is recorded, when the sentinel was put
 	System  catalog.Number // 0 where nothing is recorded
 	place   int            // in the row
+	future  bool           // its recorded start is
+	judged  bool
 }
 
 // Why a backup must not be removed.
 const (
-	Marked      = "permanent"
-	MayBeMarked = "its metadata is damaged, so it may be permanent"
+	Marked  = "permanent"
+	damaged = "its metadata is damaged, so it may be permanent"
+	missing = "its metadata is missing, so it may be permanent"
 )
+
+// ahead is how far the clock that recorded a start may be ahead of ours.
+const ahead = time.Hour
 
 // Row is all finished backups in order of age: by their recorded start times, and
 // without one by the name.
@@ -43,12 +49,16 @@ type Row struct {
 	byName map[string]*Node
 }
 
-// NewRow puts the finished ones of the backups in a row.
-func NewRow(backups []*Backup) *Row {
+// NewRow puts the finished ones of the backups in a row. A start later than now is
+// none: it tells that a clock was wrong, and not when.
+func NewRow(backups []*Backup, now time.Time) *Row {
 	r := &Row{byName: map[string]*Node{}}
 	for _, b := range backups {
 		if b.Finished {
 			n := newNode(b)
+			if n.Start.After(now.Add(ahead)) {
+				n.Start, n.future = time.Time{}, true
+			}
 			r.Nodes, r.byName[b.Name] = append(r.Nodes, n), n
 		}
 	}
@@ -62,26 +72,25 @@ func NewRow(backups []*Backup) *Row {
 		r.base(n)
 	}
 	for _, n := range r.Nodes {
-		r.judge(n, map[*Node]bool{})
+		judge(n, map[*Node]bool{})
 	}
 	return r
 }
 
 func newNode(b *Backup) *Node {
-	n := &Node{Backup: b, Start: b.Start(), Finish: b.ModTime}
+	n := &Node{Backup: b, Start: b.Start(), Finish: b.End()}
 	segment, err := wal.ParseSegment(catalog.SegmentOf(b.Name))
 	n.Segment, n.Placed = segment, err == nil
 	if m := b.Recorded(); m != nil {
 		n.System = m.SystemIdentifier
-		if !m.FinishTime.IsZero() {
-			n.Finish = m.FinishTime
-		}
 	}
 	switch {
 	case b.Permanent():
 		n.Keep = Marked
 	case b.MetadataErr != nil && !errors.Is(b.MetadataErr, fs.ErrNotExist):
-		n.Keep = MayBeMarked
+		n.Keep = damaged
+	case b.Metadata == nil && b.Sentinel != nil && b.Sentinel.Version >= 2:
+		n.Keep = missing // who writes such sentinels writes metadata, and marks that only
 	}
 	return n
 }
@@ -97,7 +106,7 @@ func (r *Row) order() {
 		switch {
 		case !n.Start.IsZero():
 			row = append(row, n)
-		case n.Placed && n.Sentinel != nil:
+		case n.Placed && n.Sentinel != nil && !n.future:
 			named = append(named, n)
 		default:
 			n.Aged = false
@@ -179,21 +188,25 @@ func (r *Row) base(n *Node) {
 
 // judge finds out whether n can be restored. above are the backups that led
 // here.
-func (r *Row) judge(n *Node, above map[*Node]bool) {
-	if n.Broken != "" || n.Full {
+func judge(n *Node, above map[*Node]bool) {
+	if n.judged || n.Broken != "" || n.Full {
 		return
 	}
 	above[n] = true
 	for _, parent := range n.Parents {
-		if above[parent] {
+		if !above[parent] {
+			judge(parent, above)
+		} else if parent.Broken == "" {
 			n.Broken = "backups are based on each other in a circle"
-			return
+			break
 		}
-		if r.judge(parent, above); parent.Broken != "" {
+		if parent.Broken != "" {
 			n.Broken = fmt.Sprintf("it is based on %s, which cannot be restored", parent.Name)
-			return
+			break
 		}
 	}
+	delete(above, n)
+	n.judged = true
 }
 
 // Closure returns what a restore of the seeds needs, seeds included, and for
@@ -235,7 +248,8 @@ func (r *Row) Dependents(root *Node) map[*Node]bool {
 // Needing are the finished backups that cannot, or perhaps cannot, be restored
 // without the one of that name, oldest first.
 func Needing(backups []*Backup, name string) (needing []*Backup) {
-	r := NewRow(backups)
+	var any time.Time // the order is of no matter here
+	r := NewRow(backups, any)
 	for _, n := range r.Nodes {
 		if n.Name != name {
 			if _, needs := Closure([]*Node{n})[r.byName[name]]; needs {
@@ -248,16 +262,23 @@ func Needing(backups []*Backup, name string) (needing []*Backup) {
 
 // NewestFulls are the backups that no cluster can do without: of each the newest
 // full one that can be restored and of which something tells the age, or where
-// there is none the newest full one.
+// there is none the newest full one; and the one that its name says is the newest,
+// because a clock may have been wrong, and positions in the WAL only grow.
 func (r *Row) NewestFulls() []*Node {
-	newest := map[catalog.Number]*Node{}
+	newest, last := map[catalog.Number]*Node{}, map[catalog.Number]*Node{}
 	for _, n := range r.Nodes {
+		if !n.Full {
+			continue
+		}
 		good := n.Broken == "" && n.Aged
-		if old := newest[n.System]; n.Full && (old == nil || good || old.Broken != "" || !old.Aged) {
+		if old := newest[n.System]; old == nil || good || old.Broken != "" || !old.Aged {
 			newest[n.System] = n
 		}
+		if old := last[n.System]; n.Broken == "" && n.Placed && (old == nil || ByName(n, old) > 0) {
+			last[n.System] = n
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(r.Nodes), func(n *Node) bool { return newest[n.System] != n })
+	return slices.DeleteFunc(slices.Clone(r.Nodes), func(n *Node) bool { return newest[n.System] != n && last[n.System] != n })
 }
 
 // Systems are the identifiers of the clusters, each once.

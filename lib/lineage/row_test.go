@@ -28,7 +28,7 @@ const of1 = "base_0000000100000000000000"
 
 func TestTheRowIsInTheOrderOfStartTimes(t *testing.T) {
 	// Timeline 2 was left again: its name sorts after those that are newer.
-	r := NewRow([]*Backup{backup(of1+"30", "", 3), backup("base_000000020000000000000020", "", 2), backup(of1+"10", "", 1), {Name: of1 + "40"}})
+	r := NewRow([]*Backup{backup(of1+"30", "", 3), backup("base_000000020000000000000020", "", 2), backup(of1+"10", "", 1), {Name: of1 + "40"}}, at(1000))
 	if got := inRow(r.Nodes); got != "10 base_000000020000000000000020 30" {
 		t.Error(got)
 	}
@@ -41,7 +41,7 @@ func TestABackupWithoutATimeIsWhereItsNameBelongs(t *testing.T) {
 	all := func(*Node) bool { return true }
 	bare := backup(of1+"20", "", 0)
 	sorted := []*Backup{bare, backup(of1+"10", "", 1), backup(of1+"30", "", 3)}
-	r := NewRow(sorted)
+	r := NewRow(sorted, at(1000))
 	if got := inRow(r.Nodes); got != "10 20 30" || r.Contradicts(all) != nil {
 		t.Errorf("%s, %v", got, r.Contradicts(all))
 	}
@@ -49,7 +49,7 @@ func TestABackupWithoutATimeIsWhereItsNameBelongs(t *testing.T) {
 		"sorts otherwise than its time": backup(of1+"05", "", 5),
 		"says nothing":                  backup("custom", "", 5),
 	} {
-		r := NewRow(append(sorted, other))
+		r := NewRow(append(sorted, other), at(1000))
 		if n := r.Contradicts(all); n == nil || n.Name != bare.Name {
 			t.Errorf("where the name of another %s its place is known", what)
 		}
@@ -62,7 +62,7 @@ func TestABackupWithoutATimeIsWhereItsNameBelongs(t *testing.T) {
 func TestWhatIsNotKnownDoesNotLookOld(t *testing.T) {
 	unread := finished(of1+"01", 1, 0)
 	unread.SentinelErr = errors.New("broken")
-	r := NewRow([]*Backup{unread, backup("custom", "", 0), backup(of1+"10", "", 1)})
+	r := NewRow([]*Backup{unread, backup("custom", "", 0), backup(of1+"10", "", 1)}, at(1000))
 	if got := inRow(r.Nodes); got != "10 1 custom" || !r.Nodes[0].Aged || r.Nodes[1].Aged || r.Nodes[2].Aged {
 		t.Errorf("%s, %+v", got, r.Nodes)
 	}
@@ -77,7 +77,7 @@ func TestBrokenBackupsAreKnown(t *testing.T) {
 	r := NewRow([]*Backup{
 		backup("full", "", 1), backup("delta", "full", 2), backup("orphan", "gone", 3), backup("child", "orphan", 4),
 		backup("x", "y", 5), backup("y", "x", 6), unread, backup("on unread", of1+"30", 7),
-	})
+	}, at(1000))
 	for _, n := range r.Nodes {
 		if good := n.Name == "full" || n.Name == "delta"; good != (n.Broken == "") {
 			t.Errorf("%s: broken %q", n.Name, n.Broken)
@@ -86,7 +86,7 @@ func TestBrokenBackupsAreKnown(t *testing.T) {
 }
 
 func TestClosureAndDependentsAreOpposite(t *testing.T) {
-	r := NewRow([]*Backup{backup("f", "", 1), backup("d1", "f", 2), backup("d2", "d1", 3), backup("side", "f", 4), backup("other", "", 5)})
+	r := NewRow([]*Backup{backup("f", "", 1), backup("d1", "f", 2), backup("d2", "d1", 3), backup("side", "f", 4), backup("other", "", 5)}, at(1000))
 	for _, n := range r.Nodes {
 		for dependent := range r.Dependents(n) {
 			if _, ok := Closure([]*Node{dependent})[n]; !ok {
@@ -115,11 +115,39 @@ func TestAnUnreadableDeltaMayBeBasedOnAllThatItsNameAllows(t *testing.T) {
 		return b
 	}
 	delta, odd := broken(of1+"20_D_"+strings.TrimPrefix(of1, "base_")+"10"), broken("odd")
-	r := NewRow([]*Backup{backup(of1+"10", "", 1), backup(of1+"11", "", 2), delta, odd})
+	r := NewRow([]*Backup{backup(of1+"10", "", 1), backup(of1+"11", "", 2), delta, odd}, at(1000))
 	for _, n := range r.Nodes {
 		want := map[string]int{delta.Name: 1, "odd": 3}[n.Name]
 		if len(n.Parents) != want {
 			t.Errorf("%s may be based on %d backups, want %d", n.Name, len(n.Parents), want)
 		}
+	}
+}
+
+func TestAStartThatIsToComeTellsNothing(t *testing.T) {
+	wrong := backup(of1+"08", "", 5000)
+	r := NewRow([]*Backup{backup(of1+"02", "", 1), wrong, backup(of1+"0C", "", 900)}, at(1000))
+	if got := inRow(r.Nodes); got != "2 C 8" || r.Nodes[2].Aged {
+		t.Errorf("%s, %+v", got, r.Nodes[2])
+	}
+	if got := inRow(NewRow([]*Backup{wrong}, at(5000-3600)).Nodes); got != "8" || !NewRow([]*Backup{wrong}, at(5000-3600)).Nodes[0].Aged {
+		t.Error("a clock that is ahead by an hour is not wrong")
+	}
+}
+
+// A clock that was wrong once must not make the newest backup the oldest.
+func TestTheNewestFullIsAlsoTheOneWithTheNewestWAL(t *testing.T) {
+	r := NewRow([]*Backup{backup(of1+"02", "", 50), backup(of1+"08", "", 90), backup(of1+"0C", "", 10)}, at(1000))
+	if got := inRow(r.NewestFulls()); got != "C 8" {
+		t.Error(got)
+	}
+}
+
+func TestABackupWithoutItsMetadataMayBePermanent(t *testing.T) {
+	old, lost := backup(of1+"01", "", 0), backup(of1+"02", "", 0)
+	lost.Sentinel.Version = 2
+	r := NewRow([]*Backup{old, lost}, at(1000))
+	if r.Nodes[0].Keep != "" || r.Nodes[1].Keep == "" {
+		t.Errorf("%q, %q", r.Nodes[0].Keep, r.Nodes[1].Keep)
 	}
 }

@@ -1,7 +1,9 @@
 package retain
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"walg/lib/catalog"
@@ -35,19 +37,21 @@ func (m *maker) planWAL() error {
 			continue
 		}
 		_, isOpen := open[n]
-		s, err := m.span(n)
-		switch {
-		case isOpen, err == nil && s == nil:
+		if s := m.span(n); isOpen || s == nil {
 			lower(n.Name, n.Segment)
-		case err != nil && !a.keep:
-			return err
-		case err == nil:
+		} else {
 			a.except = append(a.except, *s)
 		}
 	}
 	for _, b := range m.unfinished {
-		if pos, err := wal.ParseSegment(catalog.SegmentOf(b.Name)); err == nil && m.young(b) && !m.all() {
+		pos, err := wal.ParseSegment(catalog.SegmentOf(b.Name))
+		if pinned := m.policy.Pinned[b.Name] != ""; err == nil && (pinned || m.young(b) && !m.all()) {
 			lower(b.Name, pos)
+		}
+	}
+	if len(a.except) > 0 && !a.keep {
+		if err := m.fitting(); err != nil {
+			return err
 		}
 	}
 	a.any = p.Mode == Everything && len(m.kept) == 0 && a.before == nil
@@ -72,48 +76,66 @@ func (m *maker) openEnded() []*lineage.Node {
 }
 
 // span is the WAL that makes n consistent, or nil where nothing tells its end.
-func (m *maker) span(n *lineage.Node) (*span, error) {
+func (m *maker) span(n *lineage.Node) *span {
 	r := n.Recorded()
 	if r == nil || r.FinishLSN == 0 {
-		return nil, nil
+		return nil
 	}
-	size := m.policy.SegmentSize
-	// The start may be the first byte of a segment. PostgreSQL named it after
-	// the one before until version 16.
-	start, before := wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.StartLSN), size), wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.StartLSN-1), size)
-	if r.StartLSN != 0 && n.Segment != start && n.Segment != before {
-		return nil, fault.WithHint(fault.New(fault.Usage, "%s starts at %s, which is not in a segment of %d MiB with that name", n.Name, r.StartLSN.LSN(), size>>20),
-			"set WALG_PG_WAL_SIZE to the size of the cluster's segments in MiB")
-	}
-	last := wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.FinishLSN-1), size)
+	last := wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.FinishLSN-1), m.policy.SegmentSize)
 	if last.Compare(n.Segment) < 0 {
 		last = n.Segment
 	}
-	return &span{n.Segment, last}, nil
+	return &span{n.Segment, last}
+}
+
+// fitting refuses a size of segments that the names of backups contradict: spans
+// would be those of other segments.
+func (m *maker) fitting() error {
+	size := m.policy.SegmentSize
+	for _, n := range m.Nodes {
+		r := n.Recorded()
+		if r == nil || r.StartLSN == 0 || !n.Placed {
+			continue
+		}
+		// The start may be the first byte of a segment. PostgreSQL named it after
+		// the one before until version 16.
+		start, before := wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.StartLSN), size), wal.SegmentAt(n.Segment.Timeline, wal.LSN(r.StartLSN-1), size)
+		if n.Segment != start && n.Segment != before {
+			return fault.WithHint(fault.New(fault.Usage, "%s starts at %s, which is not in a segment of %d MiB with that name", n.Name, r.StartLSN.LSN(), size>>20),
+				"set WALG_PG_WAL_SIZE to the size of the cluster's segments in MiB")
+		}
+	}
+	return nil
 }
 
 // described is the time that a push may take between a backup's metadata and its
 // sentinel.
 const described = time.Hour
 
-// young tells that an unfinished backup may be in the making. One that has its
-// metadata is either nearly there, or half removed.
-func (m *maker) young(b *lineage.Backup) bool {
-	grace := m.policy.Grace
+// grace is how old an unfinished backup must be. One that has its metadata is
+// either nearly there, or half removed.
+func (m *maker) grace(b *lineage.Backup) time.Duration {
 	if b.Metadata != nil {
-		grace = min(grace, described)
+		return min(m.policy.Grace, described)
 	}
-	return m.policy.Now.Sub(b.ModTime) < grace
+	return m.policy.Grace
 }
 
-// inTheMaking are the finished backups that young unfinished ones are based on,
-// as far as their names tell.
+// young tells that an unfinished backup may be in the making.
+func (m *maker) young(b *lineage.Backup) bool { return m.policy.Now.Sub(b.ModTime) < m.grace(b) }
+
+// inTheMaking are the finished backups that unfinished ones are based on which
+// may yet be finished, as far as their names tell.
 func (m *maker) inTheMaking() map[*lineage.Node]*lineage.Backup {
+	at := map[string][]*lineage.Node{}
+	for _, n := range m.Nodes {
+		at[catalog.SegmentOf(n.Name)] = append(at[catalog.SegmentOf(n.Name)], n)
+	}
 	needed := map[*lineage.Node]*lineage.Backup{}
 	for _, b := range m.unfinished {
 		_, parent, _ := catalog.ParseName(b.Name)
-		for _, n := range m.Nodes {
-			if m.young(b) && parent == catalog.SegmentOf(n.Name) {
+		for _, n := range at[parent] {
+			if m.young(b) || m.policy.Pinned[b.Name] != "" {
 				needed[n] = b
 			}
 		}
@@ -128,7 +150,7 @@ func (m *maker) judgeUnfinished(gone map[*lineage.Node]bool) {
 	for _, b := range m.unfinished {
 		v := Verdict{Backup: b, Keep: true}
 		_, _, ours := catalog.ParseName(b.Name)
-		permanent := b.Metadata != nil && b.Metadata.IsPermanent
+		permanent := b.Permanent() || b.MetadataErr != nil && !errors.Is(b.MetadataErr, fs.ErrNotExist)
 		older, reason := m.older(b)
 		switch {
 		case m.policy.Pinned[b.Name] != "":
@@ -140,9 +162,9 @@ func (m *maker) judgeUnfinished(gone map[*lineage.Node]bool) {
 		case m.ofAnother(b):
 			v.Reason = otherCluster(b.Metadata.SystemIdentifier)
 		case permanent:
-			v.Reason = "unfinished, and marked permanent"
+			v.Reason = "unfinished, and permanent, or perhaps so"
 		case m.young(b):
-			v.Reason = fmt.Sprintf("unfinished, and may be in the making: it is not older than %v", m.policy.Grace)
+			v.Reason = fmt.Sprintf("unfinished, and may be in the making: it is not older than %v", m.grace(b))
 		case m.policy.Mode == Target && left[b.Name]:
 			v.Keep, v.Reason = false, "the rest of the target, or of what is based on it"
 		case m.policy.Mode == Target, m.policy.Modifier == Archives, m.policy.Mode != Everything && m.target == nil, !older:

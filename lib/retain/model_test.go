@@ -278,8 +278,8 @@ func settle(r *rand.Rand, h history, p retain.Policy, o *oracle, plan *retain.Pl
 	}
 	want := asSet(rest.keys)
 	left, status := again(h, gone, p)
-	if status == fault.Usage && p.Mode == retain.Target && p.Modifier == retain.FindFull {
-		return "" // what is left of it may be in the making
+	if status == fault.Usage && (p.Mode == retain.Target || p.Mode == retain.Everything) {
+		return "" // foreign objects are left of it, and it may be in the making
 	}
 	if status != 0 && (status != fault.Absent || p.Mode != retain.Target && p.System == 0) {
 		return fmt.Sprintf("second: status %d", status)
@@ -290,6 +290,9 @@ func settle(r *rand.Rand, h history, p retain.Policy, o *oracle, plan *retain.Pl
 		if !left[key] && !rests(catalog.BackupOf(key)) {
 			return "second: removes " + key
 		}
+	}
+	if slices.ContainsFunc(o.fin, func(f *fact) bool { return f.future }) {
+		return "" // later it will not be
 	}
 	cut := interrupt(r, h, plan)
 	o2 := consult(without(h, cut).backups, p)

@@ -35,8 +35,10 @@ type fact struct {
 	form                bool   // the name has WAL-G's or WAL-E's form
 	parent              string // the digits after _D_
 	full, broken, own   bool
-	aged                bool     // something tells how old it is
-	bases               []string // what it is, or may be, based on
+	aged                bool      // something tells how old it is
+	future              bool      // a clock was wrong
+	said                time.Time // the start, also where it is to come
+	bases               []string  // what it is, or may be, based on
 }
 
 type names map[string]bool
@@ -75,7 +77,12 @@ func learn(b *lineage.Backup) *fact {
 	if f.start.IsZero() && b.Sentinel != nil {
 		f.start = b.Sentinel.StartTime
 	}
-	f.maybe = damaged
+	// Who writes such a sentinel writes metadata too, and marks that only.
+	lost := b.Metadata == nil && b.Sentinel != nil && b.Sentinel.Version >= 2
+	f.maybe = damaged || lost
+	if lost {
+		f.maybe = !f.permanent
+	}
 	return f
 }
 
@@ -166,10 +173,13 @@ func (o *oracle) order() {
 	byName := func(a, b *fact) bool { return a.digits+a.Name < b.digits+b.Name }
 	var row, late, last []*fact
 	for _, f := range o.fin {
+		if f.said = f.start; f.start.After(o.p.Now.Add(time.Hour)) {
+			f.start, f.future = time.Time{}, true
+		}
 		switch {
 		case !f.start.IsZero():
 			row = append(row, f)
-		case f.placed && f.Sentinel != nil:
+		case f.placed && f.Sentinel != nil && !f.future:
 			late = append(late, f)
 		default:
 			last = append(last, f)
@@ -220,8 +230,8 @@ func soundFull(f *fact) bool { return f.own && f.full && !f.broken }
 func (o *oracle) latest() *fact {
 	when := func(f *fact) time.Time {
 		switch {
-		case !f.start.IsZero():
-			return f.start
+		case !f.said.IsZero():
+			return f.said
 		case f.Sentinel != nil && !f.Sentinel.StartTime.IsZero():
 			return f.Sentinel.StartTime
 		}
@@ -290,6 +300,12 @@ func (o *oracle) decide() {
 	case retain.Everything:
 		for _, f := range o.fin {
 			if f.own && (f.permanent || f.maybe) && o.p.Modifier != retain.Force {
+				o.status = fault.Usage
+			}
+		}
+		for _, f := range o.unf {
+			another := f.Metadata != nil && f.system != 0 && o.p.System != 0 && f.system != o.p.System
+			if f.form && o.young(f) && !another && o.p.Modifier != retain.Force {
 				o.status = fault.Usage
 			}
 		}
@@ -384,6 +400,16 @@ func (o *oracle) lastFulls() names {
 		if f != nil {
 			is[f.Name] = true
 		}
+		// And the one that has the newest WAL.
+		var last *fact
+		for _, g := range o.fin {
+			if same(g) && !g.broken && g.placed && (last == nil || g.digits+g.Name > last.digits+last.Name) {
+				last = g
+			}
+		}
+		if last != nil {
+			is[last.Name] = true
+		}
 	}
 	return is
 }
@@ -397,7 +423,7 @@ func (o *oracle) must() names {
 
 // growing tells that a backup which may be in the making is based on f.
 func (o *oracle) growing(f *fact) bool {
-	return slices.ContainsFunc(o.unf, func(g *fact) bool { return g.parent == f.digits && o.young(g) })
+	return slices.ContainsFunc(o.unf, func(g *fact) bool { return g.parent == f.digits && (o.young(g) || o.pinned(g)) })
 }
 
 // closure adds all that these are, or may be, based on.
@@ -456,6 +482,10 @@ func (o *oracle) aim() {
 	}
 	if f == nil {
 		o.status = fault.Absent
+		return
+	}
+	if !f.Finished && o.young(f) && o.p.Pinned == nil {
+		o.status = fault.Usage
 		return
 	}
 	o.target = f
@@ -570,7 +600,8 @@ func (o *oracle) place() {
 		}
 	}
 	for _, f := range o.unf {
-		if o.young(f) && f.placed && !(o.p.Mode == retain.Everything && o.p.System == 0) {
+		all := o.p.Mode == retain.Everything && o.p.System == 0
+		if f.placed && (o.pinned(f) || o.young(f) && !all) {
 			lower(f.pos)
 		}
 	}
@@ -580,7 +611,7 @@ func (o *oracle) place() {
 func (o *oracle) leftovers() {
 	forever := func(f *fact) bool {
 		another := f.Metadata != nil && f.system != 0 && o.p.System != 0 && f.system != o.p.System
-		return !f.form || f.permanent || o.young(f) || o.pinned(f) || another
+		return !f.form || f.permanent || f.maybe || o.young(f) || o.pinned(f) || another
 	}
 	switch {
 	case o.p.Mode == retain.Everything && o.p.System == 0:

@@ -48,7 +48,7 @@ type Plan struct {
 // a backup that is not there one of status 66, a damaged one that the policy
 // rests on one of status 65.
 func Make(backups []*lineage.Backup, p Policy) (*Plan, error) {
-	m := &maker{Row: lineage.NewRow(backups), plan: &Plan{policy: p, verdicts: map[string]Verdict{}}, policy: p}
+	m := &maker{Row: lineage.NewRow(backups, p.Now), plan: &Plan{policy: p, verdicts: map[string]Verdict{}}, policy: p}
 	for _, b := range backups {
 		if !b.Finished {
 			m.unfinished = append(m.unfinished, b)
@@ -270,6 +270,12 @@ func (m *maker) mayRemoveAll() error {
 	if m.policy.Modifier == Force {
 		return nil
 	}
+	for _, b := range m.unfinished {
+		if _, _, ours := catalog.ParseName(b.Name); ours && m.young(b) && !m.ofAnother(b) {
+			return fault.WithHint(fault.New(fault.Usage, "%s may be in the making", b.Name),
+				"wait for its end; --grace says for how long that may be so, and everything FORCE does not care")
+		}
+	}
 	for _, n := range m.Nodes {
 		if n.Keep != "" && !m.foreign(n) {
 			return fault.WithHint(fault.New(fault.Usage, "%s stays: %s", n.Name, n.Keep),
@@ -305,29 +311,37 @@ func (m *maker) orderNote() {
 
 // order puts the sentinels that go into rounds.
 func (m *maker) order() {
-	left := m.except(nil)
-	left = slices.DeleteFunc(left, func(n *lineage.Node) bool { _, stays := m.kept[n]; return stays })
-	for len(left) > 0 {
-		base := map[*lineage.Node]bool{}
-		for _, n := range left {
+	var left []*lineage.Node
+	users := map[*lineage.Node]int{} // how many of left are based on it
+	for _, n := range m.Nodes {
+		if _, stays := m.kept[n]; !stays {
+			left = append(left, n)
 			for _, parent := range n.Parents {
-				base[parent] = true
+				users[parent]++
 			}
 		}
-		last := func(n *lineage.Node) bool { return !base[n] }
+	}
+	for len(left) > 0 {
+		last := func(n *lineage.Node) bool { return users[n] == 0 }
 		if !slices.ContainsFunc(left, last) {
 			// Some are based on each other. None of them can be restored, nor what
 			// is based on them.
 			last = func(n *lineage.Node) bool { return n.Broken != "" }
 		}
 		var round []string
+		var gone []*lineage.Node
 		left = slices.DeleteFunc(left, func(n *lineage.Node) bool {
 			goes := last(n)
 			if goes {
-				round = append(round, n.Name)
+				round, gone = append(round, n.Name), append(gone, n)
 			}
 			return goes
 		})
+		for _, n := range gone {
+			for _, parent := range n.Parents {
+				users[parent]--
+			}
+		}
 		m.plan.rounds = append(m.plan.rounds, round)
 	}
 }

@@ -85,7 +85,7 @@ func (m *maker) canBeTarget(n *lineage.Node) error {
 			err = fault.New(fault.Usage, "%s is a delta backup, and %s", n.Name, n.Broken)
 		}
 		if m.policy.Mode == Garbage {
-			return fault.WithHint(err, "remove older backups with retain or before")
+			return fault.WithHint(err, "WAL-G refuses it too; before NAME removes what is older than a full backup")
 		}
 		return fault.WithHint(err, "FIND_FULL keeps what it is based on")
 	case !n.Aged:
@@ -197,6 +197,11 @@ func (m *maker) targeted() (map[*lineage.Node]bool, error) {
 		}
 	}
 	n, _ := m.Find(name, false)
+	for _, b := range m.unfinished {
+		if n == nil && b.Name == name && m.young(b) && m.policy.Pinned == nil {
+			return nil, fault.WithHint(fault.New(fault.Usage, "%s has no sentinel, and may be in the making", name), "--grace says for how long that may be so")
+		}
+	}
 	if name == catalog.Latest && n != nil {
 		m.note("LATEST is %s; called again it is another", n.Name)
 	}
@@ -248,7 +253,7 @@ func (m *maker) rootByName(name string) (string, *lineage.Node, error) {
 		for _, b := range m.unfinished {
 			switch {
 			case b.Name == name && m.young(b):
-				return "", nil, fault.WithHint(fault.New(fault.Usage, "%s has no sentinel, and may be in the making", name), "--grace says for how long that may be so")
+				return "", nil, fault.New(fault.Usage, "%s has no sentinel, and may be in the making", name)
 			case b.Name != name && catalog.SegmentOf(b.Name) == parent:
 				names = append(names, b.Name)
 			}

@@ -13,7 +13,8 @@ _walg_commands() { # PROGRAM
 }
 
 _walg_backups() {
-	timeout 2 walg-retain list 2>/dev/null | sed -n '1d; s/ .*//p'
+	# Names come from the storage, and the shell expands what it completes.
+	timeout 2 walg-retain list 2>/dev/null | sed -n '1d; s/ .*//; /^[A-Za-z0-9_.-]*$/p'
 	echo LATEST
 }
 

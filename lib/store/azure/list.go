@@ -101,7 +101,7 @@ func (d *Driver) Discard(ctx context.Context, l store.Leftover) error {
 	if !slices.ContainsFunc(found, func(f store.Leftover) bool { return f.Started.Equal(l.Started) }) {
 		return nil
 	}
-	return driver.Permanent(errors.New("Azure cannot remove blocks that were not committed; they expire by themselves a week after the last of them was sent"), "")
+	return driver.Permanent(errors.New("on Azure nobody can remove blocks that were not committed; they expire by themselves a week after the last of them was sent"), "")
 }
 
 // uploads adds up the blocks of each upload to a key, the oldest first. There
