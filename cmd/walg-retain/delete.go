@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,11 +40,16 @@ func setupDelete(f *cli.Flags) cli.Run {
 		if err != nil {
 			return err
 		}
-		if *batch > maxBatch {
+		switch {
+		case *batch > maxBatch:
 			return fault.New(fault.Usage, "--batch %d: at most %d", *batch, maxBatch)
+		case *grace < 0:
+			return fault.New(fault.Usage, "--grace %v: less than nothing", *grace)
 		}
-		policy.Now, policy.Grace, policy.System = time.Now(), *grace, catalog.Number(*system)
-		policy.Exts = []string{e.Setting("WALG_COMPRESS_EXT")}
+		policy.Grace, policy.System = *grace, catalog.Number(*system)
+		if policy.Exts, err = extensions(e); err != nil {
+			return err
+		}
 		if err := segment.check(); err != nil {
 			return err
 		}
@@ -52,14 +58,8 @@ func setupDelete(f *cli.Flags) cli.Run {
 		if err != nil {
 			return err
 		}
-		backups, err := scan(ctx, st)
-		if err != nil {
-			return err
-		}
-		if err := everything(ctx, e, st, backups); err != nil {
-			return err
-		}
-		plan, err := retain.Make(backups, policy)
+		d := deletion{st: st, e: e, policy: policy, batch: int(*batch)}
+		plan, err := d.plan(ctx, e)
 		if err != nil {
 			return err
 		}
@@ -79,21 +79,80 @@ func setupDelete(f *cli.Flags) cli.Run {
 			e.Say("this is a dry run, nothing was deleted; --confirm does it")
 			return nil
 		}
-		r := &removal{st: st, plan: plan, e: e, batch: int(*batch)}
-		e.Count(func() (int64, int64) { return r.bytes.Load(), doc.Total.Bytes })
-		return r.run(ctx)
+		return d.carryOut(ctx, plan, doc.Total.Bytes)
+	}
+}
+
+// deletion is what the command line says.
+type deletion struct {
+	st     store.Store
+	e      *cli.Env
+	policy retain.Policy
+	batch  int
+}
+
+// plan reads the catalogue and plans. e is told what is odd, unless it is nil.
+func (d *deletion) plan(ctx context.Context, e *cli.Env) (*retain.Plan, error) {
+	backups, err := scan(ctx, d.st)
+	if err != nil {
+		return nil, err
+	}
+	if err := everything(ctx, e, d.st, backups); err != nil {
+		return nil, err
+	}
+	d.policy.Now = time.Now()
+	return retain.Make(backups, d.policy)
+}
+
+// carryOut removes what the plan says, as far as it would say so now: meanwhile a
+// backup may have been finished or marked. It removes nothing where more would go
+// than was shown.
+func (d *deletion) carryOut(ctx context.Context, shown *retain.Plan, bytes int64) error {
+	plan, err := d.plan(ctx, nil)
+	if err != nil {
+		return err
+	}
+	newest := map[string]time.Time{}
+	for _, v := range shown.Verdicts {
+		if !v.Keep {
+			newest[v.Backup.Name] = v.Backup.Newest
+		}
+	}
+	for _, v := range plan.Verdicts {
+		if at, goes := newest[v.Backup.Name]; !v.Keep && (!goes || !at.Equal(v.Backup.Newest)) {
+			return fault.WithHint(fault.New(fault.Failed, "delete %s: the archive has changed since the plan was made; nothing was deleted", d.policy),
+				"call it again for the new plan")
+		}
+	}
+	r := &removal{st: d.st, plan: plan, e: d.e, batch: d.batch}
+	d.e.Count(func() (int64, int64) { return r.bytes.Load(), bytes })
+	return r.run(ctx)
+}
+
+// extensions are those of the user's own compression.
+func extensions(e *cli.Env) ([]string, error) {
+	switch ext := e.Setting("WALG_COMPRESS_EXT"); {
+	case ext == "":
+		return nil, nil
+	case len(ext) < 2 || ext[0] != '.' || slices.Contains([]string{".json", ".partial", ".backup", ".history", ".tar"}, ext):
+		return nil, fault.New(fault.Usage, "setting WALG_COMPRESS_EXT=%s: want an extension such as .zst", ext)
+	default:
+		return []string{ext}, nil
 	}
 }
 
 // report is a plan as it is printed.
 type report struct {
 	Mode      string   `json:"mode"`
-	Target    string   `json:"target,omitempty"`
+	Target    *string  `json:"target"` // null where nothing is reckoned from one
 	Confirmed bool     `json:"confirmed"`
 	Notes     []string `json:"notes"`
 	Backups   []fate   `json:"backups"`
 	Delete    []extent `json:"delete"`
 	Total     total    `json:"total"`
+
+	foreign    int // objects that stay below what goes
+	foreignKey string
 }
 
 // fate is what becomes of one backup.
@@ -124,7 +183,7 @@ type total struct {
 func survey(ctx context.Context, st store.Store, plan *retain.Plan) (*report, error) {
 	doc := &report{Notes: append([]string{}, plan.Notes...), Backups: []fate{}, Delete: []extent{}}
 	if plan.Target != nil {
-		doc.Target = plan.Target.Name
+		doc.Target = &plan.Target.Name
 	}
 	for _, v := range plan.Verdicts {
 		doc.Backups = append(doc.Backups, fate{v.Backup.Name, v.Backup.Finished, v.Keep, v.Reason})
@@ -137,29 +196,48 @@ func survey(ctx context.Context, st store.Store, plan *retain.Plan) (*report, er
 		prefixes = append(prefixes, catalog.WAL)
 	}
 	for _, prefix := range prefixes {
-		open := false // the last extent may grow
-		for info, err := range st.List(ctx, prefix) {
-			if err != nil {
-				return nil, err
-			}
-			remove, reason := plan.Object(info.Key)
-			if !remove {
-				open = false
-				continue
-			}
-			if n := len(doc.Delete); !open || doc.Delete[n-1].Reason != reason || group(doc.Delete[n-1].First) != group(info.Key) {
-				doc.Delete = append(doc.Delete, extent{First: info.Key, Reason: reason})
-			}
-			open = true
-			x := &doc.Delete[len(doc.Delete)-1]
-			x.Last = info.Key
-			x.Objects++
-			x.Bytes += info.Size
-			doc.Total.Objects++
-			doc.Total.Bytes += info.Size
+		if err := doc.look(ctx, st, plan, prefix); err != nil {
+			return nil, err
 		}
 	}
+	if doc.foreign > 0 {
+		doc.Notes = append(doc.Notes, fmt.Sprintf("%d objects stay, because their names are not WAL-G's, the first is %s (WALG_COMPRESS_EXT is the extension of your own compression)",
+			doc.foreign, doc.foreignKey))
+	}
 	return doc, nil
+}
+
+// look goes through the objects below a prefix. What is foreign and lies among
+// what goes does not end an extent: there may be as many of these as of the others.
+func (d *report) look(ctx context.Context, st store.Store, plan *retain.Plan, prefix string) error {
+	open := false // the last extent may grow
+	for info, err := range st.List(ctx, prefix) {
+		if err != nil {
+			return err
+		}
+		remove, reason := plan.Object(info.Key)
+		if !remove {
+			class := plan.Classify(info.Key).Class
+			if class == catalog.Foreign && plan.Near(info.Key) {
+				if d.foreign++; d.foreign == 1 {
+					d.foreignKey = info.Key
+				}
+			}
+			open = open && class == catalog.Foreign
+			continue
+		}
+		if n := len(d.Delete); !open || d.Delete[n-1].Reason != reason || group(d.Delete[n-1].First) != group(info.Key) {
+			d.Delete = append(d.Delete, extent{First: info.Key, Reason: reason})
+		}
+		open = true
+		x := &d.Delete[len(d.Delete)-1]
+		x.Last = info.Key
+		x.Objects++
+		x.Bytes += info.Size
+		d.Total.Objects++
+		d.Total.Bytes += info.Size
+	}
+	return nil
 }
 
 // group is what an extent does not go beyond: one backup, or the WAL of one

@@ -26,7 +26,11 @@ func setupLeftovers(f *cli.Flags) cli.Run {
 	confirm := f.Bool("confirm", "", "", "remove those that are older than --grace, and list them")
 	grace := f.Duration("grace", 24*time.Hour, "what has grown within this `time` may belong to a running upload, and stays")
 	return with(f, 0, 1, func(ctx context.Context, e *cli.Env, st store.Store, prefix string) error {
+		if *grace < 0 {
+			return fault.New(fault.Usage, "--grace %v: less than nothing", *grace)
+		}
 		w := bufio.NewWriter(e.Stdout)
+		defer w.Flush() // what has been removed is told, whatever comes; errors show below
 		enc := json.NewEncoder(w)
 		var young, stay int
 		for l, err := range store.FindLeftovers(ctx, st, prefix) {

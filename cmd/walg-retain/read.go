@@ -90,14 +90,19 @@ func everything(ctx context.Context, e *cli.Env, st store.Store, backups []*line
 	if err := readAll(ctx, e, st, backups, all); err != nil {
 		return err
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(readers)
 	for _, b := range backups {
 		if b.Described && !b.Finished {
-			if err := metadata(ctx, st, b); !showable(err) {
-				return err
-			}
+			g.Go(func() error {
+				if err := metadata(ctx, st, b); !showable(err) {
+					return err
+				}
+				return nil
+			})
 		}
 	}
-	return nil
+	return g.Wait()
 }
 
 // showable reports whether err is about one backup, which can be shown all the
@@ -107,7 +112,8 @@ func showable(err error) bool {
 }
 
 // readAll reads of all finished backups. What is missing stays so; what is
-// broken is a warning, and no reason to show nothing; an outage is an error.
+// broken is a warning, where e is not nil, and no reason to show nothing; an outage
+// is an error.
 func readAll(ctx context.Context, e *cli.Env, st store.Store, backups []*lineage.Backup, what reading) error {
 	errs := make([]error, len(backups))
 	g, ctx := errgroup.WithContext(ctx)
@@ -127,6 +133,7 @@ func readAll(ctx context.Context, e *cli.Env, st store.Store, backups []*lineage
 	}
 	for i, b := range backups {
 		switch {
+		case e == nil:
 		case errors.Is(errs[i], fs.ErrNotExist):
 			e.Warn("backup %s has no metadata", b.Name)
 		case errs[i] != nil:

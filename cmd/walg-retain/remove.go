@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -36,9 +38,12 @@ type removal struct {
 	objects, bytes atomic.Int64
 	mu             sync.Mutex
 	stay           int
+	holds          map[string]bool // backups of which parts stay
 }
 
 func (r *removal) run(ctx context.Context) error {
+	r.holds = map[string]bool{}
+	defer func() { r.e.Say(fmt.Sprintf("deleted %d objects", r.objects.Load())) }()
 	if err := r.sentinels(ctx); err != nil {
 		return err
 	}
@@ -52,7 +57,9 @@ func (r *removal) run(ctx context.Context) error {
 		data := func(o catalog.Object) bool {
 			return mine(o) && (o.Class == catalog.ClassPart || o.Class == catalog.ClassFiles)
 		}
-		metadata := func(o catalog.Object) bool { return mine(o) && o.Class == catalog.ClassMetadata }
+		metadata := func(o catalog.Object) bool {
+			return mine(o) && o.Class == catalog.ClassMetadata && !r.held(o.Backup)
+		}
 		for _, which := range []func(catalog.Object) bool{data, metadata} {
 			if err := r.pass(ctx, prefix, which); err != nil {
 				return err
@@ -64,10 +71,9 @@ func (r *removal) run(ctx context.Context) error {
 			return err
 		}
 	}
-	r.e.Say(fmt.Sprintf("deleted %d objects, %s", r.objects.Load(), cli.Human(r.bytes.Load())))
 	if r.stay > 0 {
 		return fault.WithHint(fault.New(fault.Failed, "delete: %d objects stay, see above", r.stay),
-			"may these credentials delete there, and are the objects locked? Call it again to go on")
+			"may these credentials delete there, and are the objects locked? Call it again to go on (--grace 0 for what is younger than a day)")
 	}
 	return nil
 }
@@ -89,7 +95,7 @@ func (r *removal) sentinels(ctx context.Context) error {
 		before := len(pinned)
 		for len(keys) > 0 {
 			n := min(r.batch, len(keys))
-			failed, err := r.delete(ctx, keys[:n], 0)
+			failed, err := r.delete(ctx, keys[:n])
 			if err != nil {
 				return err
 			}
@@ -131,17 +137,31 @@ func (r *removal) again(pinned map[string]string) (err error) {
 // may have ended meanwhile.
 func (r *removal) unfinished(ctx context.Context, pinned map[string]string) error {
 	before := len(pinned)
+	var mu sync.Mutex
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
 	for _, v := range r.plan.Verdicts {
 		if v.Keep || v.Backup.Finished {
 			continue
 		}
-		switch _, err := r.st.Stat(ctx, catalog.SentinelKey(v.Backup.Name)); {
-		case err == nil:
+		group.Go(func() error {
+			_, err := r.st.Stat(gctx, catalog.SentinelKey(v.Backup.Name))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
 			r.e.Warn("backup %s is finished now, and stays", v.Backup.Name)
+			r.stay++
 			pinned[v.Backup.Name] = "it is finished now"
-		case !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	if len(pinned) > before {
 		return r.again(pinned)
@@ -151,30 +171,34 @@ func (r *removal) unfinished(ctx context.Context, pinned map[string]string) erro
 
 // pass removes what the plan says below a prefix, as far as it is which.
 func (r *removal) pass(ctx context.Context, prefix string, which func(catalog.Object) bool) error {
+	newest := map[string]time.Time{}
+	for _, v := range r.plan.Verdicts {
+		newest[v.Backup.Name] = v.Backup.Newest
+	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(removers)
-	var keys []string
-	var bytes int64
+	var batch []store.Info
 	flush := func() {
-		batch, size := keys, bytes
-		keys, bytes = nil, 0
-		if len(batch) > 0 {
-			group.Go(func() error {
-				_, err := r.delete(gctx, batch, size)
-				return err
-			})
+		if some := batch; len(some) > 0 {
+			batch = nil
+			group.Go(func() error { return r.objectsOf(gctx, some) })
 		}
 	}
 	for info, err := range r.st.List(gctx, prefix) {
 		if err != nil {
-			group.Wait()
-			return err
+			// Of a batch that failed the list only knows that it was ended.
+			return cmp.Or(group.Wait(), err)
 		}
-		if remove, _ := r.plan.Object(info.Key); !remove || !which(r.plan.Classify(info.Key)) {
+		remove, _ := r.plan.Object(info.Key)
+		o := r.plan.Classify(info.Key)
+		if !remove || !which(o) {
 			continue
 		}
-		keys, bytes = append(keys, info.Key), bytes+info.Size
-		if len(keys) == r.batch {
+		if o.Backup != "" && info.ModTime.After(newest[o.Backup]) {
+			r.keep(store.Undeleted{Key: info.Key, Err: errNew})
+			continue
+		}
+		if batch = append(batch, info); len(batch) == r.batch {
 			flush()
 		}
 	}
@@ -182,15 +206,39 @@ func (r *removal) pass(ctx context.Context, prefix string, which func(catalog.Ob
 	return group.Wait()
 }
 
+// errNew is about a backup that is made under the name of an old one, as a standby
+// may do.
+var errNew = errors.New("it was put after the plan was made")
+
+func (r *removal) objectsOf(ctx context.Context, batch []store.Info) error {
+	keys := make([]string, len(batch))
+	for i, info := range batch {
+		keys[i] = info.Key
+	}
+	failed, err := r.delete(ctx, keys)
+	if err != nil {
+		return err
+	}
+	stays := map[string]bool{}
+	for _, u := range failed {
+		stays[u.Key] = true
+	}
+	for _, info := range batch {
+		if !stays[info.Key] {
+			r.bytes.Add(info.Size)
+		}
+	}
+	return nil
+}
+
 // delete removes a batch. What the storage refuses is told, and the rest goes
 // on; a storage that answers nothing at all is an error.
-func (r *removal) delete(ctx context.Context, keys []string, size int64) ([]store.Undeleted, error) {
+func (r *removal) delete(ctx context.Context, keys []string) ([]store.Undeleted, error) {
 	err := r.st.Delete(ctx, keys...)
 	var some *store.DeleteError
 	switch {
 	case err == nil:
 		r.objects.Add(int64(len(keys)))
-		r.bytes.Add(size)
 		return nil, nil
 	case !errors.As(err, &some), ctx.Err() != nil:
 		return nil, err
@@ -198,12 +246,27 @@ func (r *removal) delete(ctx context.Context, keys []string, size int64) ([]stor
 		return nil, err
 	}
 	r.objects.Add(int64(len(keys) - len(some.Failed)))
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, u := range some.Failed {
-		if r.stay++; r.stay <= maxNamed {
-			r.e.Warn("%s stays: %v", u.Key, u.Err)
-		}
+		r.keep(u)
 	}
 	return some.Failed, nil
+}
+
+// held tells that parts of a backup stay, so that its metadata must too.
+func (r *removal) held(backup string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.holds[backup]
+}
+
+// keep tells of an object that stays.
+func (r *removal) keep(u store.Undeleted) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stay++; r.stay <= maxNamed {
+		r.e.Warn("%s stays: %v", u.Key, u.Err)
+	}
+	if backup, ok := catalog.BackupOf(u.Key); ok {
+		r.holds[backup] = true
+	}
 }

@@ -119,7 +119,7 @@ func look(ctx context.Context, e *cli.Env, st store.Store, o walOptions) (*state
 	}
 	good := s.count(backups)
 	if newest, err := lineage.Newest(good); err == nil { // the only error is that there is none
-		finished := finish(newest)
+		finished := newest.End().UTC()
 		s.Backup = &lastBackup{newest.Name, newest.Time().UTC(), finished, s.age(finished)}
 	}
 	s.follow(archive, good, o.size())
@@ -144,18 +144,6 @@ func (a *amount) add(bytes int64) {
 // age is how many seconds ago t was. What the storage's clock says is to come
 // is now.
 func (s *state) age(t time.Time) int64 { return max(0, int64(s.Time.Sub(t)/time.Second)) }
-
-// finish is when a backup was finished, as recorded, or else when its sentinel
-// was put.
-func finish(b *lineage.Backup) time.Time {
-	switch {
-	case b.Metadata != nil && !b.Metadata.FinishTime.IsZero():
-		return b.Metadata.FinishTime.UTC()
-	case b.Sentinel != nil && !b.Sentinel.FinishTime.IsZero():
-		return b.Sentinel.FinishTime.UTC()
-	}
-	return b.ModTime.UTC()
-}
 
 // count counts the backups, and returns those that can be restored as far as
 // the catalogue tells.
@@ -245,7 +233,7 @@ func (s *state) window(chain *timeline.Chain, b *lineage.Backup, start wal.Segme
 	if !ok || last.Start(size)+wal.LSN(size) < finishLSN {
 		return nil
 	}
-	w := &window{Backup: b.Name, From: finish(b), Segment: last.String()}
+	w := &window{Backup: b.Name, From: b.End().UTC(), Segment: last.String()}
 	if !put.IsZero() {
 		put = put.UTC()
 		seconds := max(0, int64(put.Sub(w.From)/time.Second))

@@ -71,12 +71,15 @@ func (o walOptions) read(ctx context.Context, e *cli.Env, st store.Store) (*time
 			return nil, err
 		}
 	}
-	ext := e.Setting("WALG_COMPRESS_EXT") // of the user's own program
+	exts, err := extensions(e)
+	if err != nil {
+		return nil, err
+	}
 	for info, err := range st.List(ctx, catalog.WAL) {
 		if err != nil {
 			return nil, err
 		}
-		name := catalog.TrimExt(strings.TrimPrefix(info.Key, catalog.WAL), ext)
+		name := catalog.TrimExt(strings.TrimPrefix(info.Key, catalog.WAL), exts...)
 		file, err := wal.ParseWALFile(name)
 		if err != nil {
 			continue // a delta map, metadata, or not WAL-G's

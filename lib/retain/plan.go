@@ -77,6 +77,17 @@ func (p *Plan) Object(key string) (remove bool, reason string) {
 // Classify says what the object with this key is.
 func (p *Plan) Classify(key string) catalog.Object { return catalog.Classify(key, p.policy.Exts...) }
 
+// Near tells that a foreign object lies where the plan removes others: in a
+// backup that goes, or in the WAL.
+func (p *Plan) Near(key string) bool {
+	if strings.HasPrefix(key, catalog.WAL) {
+		return p.RemovesWAL()
+	}
+	backup, _ := catalog.BackupOf(key)
+	v, known := p.verdicts[backup]
+	return known && !v.Keep
+}
+
 // Rounds are the backups that lose their sentinels, those of one round at once
 // and the rounds one after the other: a delta before what it is based on.
 func (p *Plan) Rounds() [][]string { return p.rounds }

@@ -40,6 +40,9 @@ type deadly struct {
 	at    int
 	after bool
 
+	lists  int         // so far
+	onList func(n int) // called with each
+
 	mu    sync.Mutex
 	busy  sync.WaitGroup
 	seen  int
@@ -61,6 +64,10 @@ func newDeadly(t *testing.T, dir string) *deadly {
 	d.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d.busy.Add(1)
 		defer d.busy.Done()
+		if r.URL.Query().Get("list-type") == "2" && d.onList != nil {
+			d.lists++ // one after the other
+			d.onList(d.lists)
+		}
 		deadlyNow := false
 		if _, deletes := r.URL.Query()["delete"]; deletes && r.Method == http.MethodPost {
 			d.mu.Lock()
@@ -106,6 +113,19 @@ func (d *deadly) run(t *testing.T, at int, after bool, args ...string) (killed b
 		t.Fatalf("%q, killed at request %d: %v, %v\n%s", args, at, d.fired, err, &msg)
 	}
 	return d.fired
+}
+
+// say runs walg-retain to its end, and returns what it says.
+func (d *deadly) say(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	env := []string{"AWS_ENDPOINT=" + d.proxy.URL}
+	for name, value := range d.fake.Env() {
+		if name != "AWS_ENDPOINT" {
+			env = append(env, name+"="+value)
+		}
+	}
+	out, msg, status := execute(t, env, append([]string{"walg-retain"}, args...)...)
+	return out + msg, status
 }
 
 func (d *deadly) keys(all []string) (keys []string) {
@@ -183,6 +203,64 @@ func TestADeleteKilledAtAnyBatchIsConsistentAndGoesOn(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills", kills)
+}
+
+// While the plan is read the archive goes on: what comes meanwhile is not part of
+// it, and must not suffer from it.
+func TestWhatChangesAfterThePlanIsNotHurt(t *testing.T) {
+	dir := store(t)
+	fill(t, dir)
+	all := keysBelow(t, dir)
+	victim := "basebackups_005/base_" + wal24(1, 4) + "_D_" + wal24(1, 2)
+	// finish makes the victim's objects those of another backup.
+	finish := func(d *deadly, name, base string) {
+		below := "basebackups_005/" + name
+		for _, key := range all {
+			if rest, ok := strings.CutPrefix(key, victim+"/"); ok {
+				d.fake.Put(below+"/"+rest, read(t, filepath.Join(dir, key)))
+			}
+		}
+		text := strings.ReplaceAll(string(read(t, filepath.Join(dir, victim+sentinelEnd))), `"DeltaFrom":"base_`+wal24(1, 2)+`"`, `"DeltaFrom":"`+base+`"`)
+		d.fake.Put(below+sentinelEnd, []byte(text))
+	}
+	for name, c := range map[string]struct {
+		words  string
+		change func(d *deadly)
+		status int
+		stays  string // what would have gone
+	}{
+		"a delta is made on a target": {"target base_" + wal24(1, 4) + "_D_" + wal24(1, 2), func(d *deadly) {
+			finish(d, "base_"+wal24(1, 15)+"_D_"+wal24(1, 4), "base_"+wal24(1, 4)+"_D_"+wal24(1, 2))
+		}, 1, victim + sentinelEnd},
+		"a target is marked": {"target base_" + wal24(1, 10) + "_D_" + wal24(1, 8), func(d *deadly) {
+			key := "basebackups_005/base_" + wal24(1, 10) + "_D_" + wal24(1, 8) + "/metadata.json"
+			d.fake.Put(key, bytes.ReplaceAll(read(t, filepath.Join(dir, key)), []byte("false"), []byte("true")))
+		}, 64, "basebackups_005/base_" + wal24(1, 10) + "_D_" + wal24(1, 8) + sentinelEnd},
+		"an old one is marked": {"retain FULL 1", func(d *deadly) {
+			key := "basebackups_005/base_" + wal24(1, 2) + "/metadata.json"
+			d.fake.Put(key, bytes.ReplaceAll(read(t, filepath.Join(dir, key)), []byte("false"), []byte("true")))
+		}, 0, "wal_005/" + wal24(1, 2) + ".lz4"},
+		"an unfinished one gets another part": {"garbage BACKUPS", func(d *deadly) {
+			d.fake.Put("basebackups_005/base_"+wal24(1, 1)+"/tar_partitions/part_002.tar.lz4", []byte("x"))
+		}, 1, "basebackups_005/base_" + wal24(1, 1) + "/tar_partitions/part_001.tar.lz4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDeadly(t, dir)
+			d.fake.Put("basebackups_005/base_"+wal24(1, 1)+"/tar_partitions/part_001.tar.lz4", []byte("x"))
+			args := append([]string{"delete", "--confirm", "--grace", "0"}, strings.Fields(c.words)...)
+			d.onList = func(n int) {
+				if n == 2 { // the one after that of the plan
+					c.change(d)
+				}
+			}
+			if out, status := d.say(t, args...); status != c.status {
+				t.Errorf("status %d, want %d\n%s", status, c.status, out)
+			}
+			if d.lists < 3 || !d.fake.Has(c.stays) {
+				t.Errorf("%s is gone, after %d listings", c.stays, d.lists)
+			}
+		})
+	}
 }
 
 // On a disk the kill comes at any moment.
@@ -319,7 +397,9 @@ func TestLockedObjectsInAVersionedBucketStayAndTheRestGoes(t *testing.T) {
 		}
 	}
 	// All WAL from the start of base 2 on stays, because a delta on it does. The
-	// parts of the unfinished base 3 come after that.
+	// parts of the unfinished base 3 come after that. The metadata of base 8 says
+	// what its part belongs to.
+	locks = append(locks, "basebackups_005/base_"+wal24(1, 8)+"/metadata.json")
 	want := slices.DeleteFunc(slices.Clone(all), func(key string) bool {
 		gone := []string{wal24(1, 6) + "_D_", wal24(1, 10) + "_D_", "base_" + wal24(1, 8)}
 		return !slices.Contains(locks, key) && (slices.ContainsFunc(gone, func(s string) bool { return strings.Contains(key, s) }) ||
@@ -328,7 +408,7 @@ func TestLockedObjectsInAVersionedBucketStayAndTheRestGoes(t *testing.T) {
 	if got := s.listed(""); !slices.Equal(got, want) {
 		t.Errorf("left are\n%q, want\n%q", got, want)
 	}
-	for _, key := range locks {
+	for _, key := range locks[:3] {
 		l.unlock(key)
 	}
 	s.must(line)
