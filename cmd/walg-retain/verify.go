@@ -11,6 +11,7 @@ import (
 
 	"walg/lib/cli"
 	"walg/lib/fault"
+	"walg/lib/lineage/listing"
 	"walg/lib/store"
 	"walg/lib/timeline"
 	"walg/lib/wal"
@@ -183,7 +184,7 @@ func (v verdicts) write(out io.Writer) error {
 		for _, r := range i.Details {
 			rows = append(rows, []string{strconv.FormatUint(uint64(r.Timeline), 10), r.First, r.Last, strconv.FormatUint(r.Count, 10), r.Status})
 		}
-		if err := box(w, rows, 0, 3, 4); err != nil {
+		if err := listing.Box(w, rows, 0, 3, 4); err != nil {
 			return err
 		}
 	}

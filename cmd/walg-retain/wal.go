@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -266,43 +263,7 @@ func (o walOptions) showTable(out io.Writer, timelines []timeline.Timeline, back
 		}
 		rows = append(rows, row)
 	}
-	return box(out, rows, 0, 1, 5, 6, 8)
-}
-
-// box writes rows in a box, the first one as the heading; the columns in right
-// are numbers, or are set like numbers.
-func box(out io.Writer, rows [][]string, right ...int) error {
-	width := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			width[i] = max(width[i], len(cell))
-		}
-	}
-	w := bufio.NewWriter(out)
-	rule := func() {
-		for _, n := range width {
-			w.WriteString("+" + strings.Repeat("-", n+2))
-		}
-		w.WriteString("+\n")
-	}
-	rule()
-	for n, row := range rows {
-		for i, cell := range row {
-			pad := -width[i]
-			if slices.Contains(right, i) {
-				pad = width[i]
-			}
-			fmt.Fprintf(w, "| %*s ", pad, cell)
-		}
-		w.WriteString("|\n")
-		if n == 0 {
-			rule()
-		}
-	}
-	if len(rows) > 1 {
-		rule()
-	}
-	return w.Flush()
+	return listing.Box(out, rows, 0, 1, 5, 6, 8)
 }
 
 // errNoWAL is for what needs a segment.

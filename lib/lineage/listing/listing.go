@@ -1,4 +1,5 @@
-// Package listing writes the list of backups as WAL-G's backup-list does.
+// Package listing writes the list of backups as WAL-G's backup-list does, and
+// tables in its boxes.
 package listing
 
 import (
@@ -133,13 +134,20 @@ func text(s string) string {
 }
 
 func writeBox(out io.Writer, backups []*lineage.Backup, f Format) error {
-	rows := [][]string{append([]string{"#"}, columns(f.Detail, true)...)}
+	number := fmt.Sprintf("%-*s", len(strconv.Itoa(len(backups)-1)), "#") // the heading is not set like a number
+	rows := [][]string{append([]string{number}, columns(f.Detail, true)...)}
 	for i, b := range backups {
 		rows = append(rows, append([]string{strconv.Itoa(i)}, row(b, f.Detail, time.RFC850)...))
 	}
+	return Box(out, rows, 0)
+}
+
+// Box writes rows in a box, the first one as the heading; the columns in right
+// are numbers, or are set like numbers.
+func Box(out io.Writer, rows [][]string, right ...int) error {
 	width := make([]int, len(rows[0]))
-	for _, r := range rows {
-		for i, cell := range r {
+	for _, row := range rows {
+		for i, cell := range row {
 			width[i] = max(width[i], utf8.RuneCountInString(cell))
 		}
 	}
@@ -151,19 +159,21 @@ func writeBox(out io.Writer, backups []*lineage.Backup, f Format) error {
 		w.WriteString("+\n")
 	}
 	rule()
-	for n, r := range rows {
-		for i, cell := range r {
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
-			if i == 0 && n > 0 {
-				cell, pad = pad+cell, "" // numbers to the right
+	for n, row := range rows {
+		for i, cell := range row {
+			pad := -width[i]
+			if slices.Contains(right, i) {
+				pad = width[i]
 			}
-			w.WriteString("| " + cell + pad + " ")
+			fmt.Fprintf(w, "| %*s ", pad, cell)
 		}
 		w.WriteString("|\n")
 		if n == 0 {
 			rule()
 		}
 	}
-	rule()
+	if len(rows) > 1 {
+		rule()
+	}
 	return w.Flush()
 }
