@@ -1,3 +1,10 @@
+// Package retain decides what of an archive a policy keeps: catalogue and policy in,
+// plan out. It is pure. What stays is a closure (whoever is kept keeps what it is
+// based on, and the WAL that it needs), and what is no backup, part or WAL by its
+// name is never removed.
+//
+// The modes and their words are those of wal-g delete (reference: docs of the
+// format, section 12); walg-retain(1) lists where the decisions differ, and why.
 package retain
 
 import (
