@@ -97,7 +97,7 @@ install: build man ## into DESTDIR and PREFIX
 	install -m 644 build/man/*.7 $(DESTDIR)$(mandir)/man7
 	install -d $(DESTDIR)$(bashdir) $(DESTDIR)$(zshdir)
 	install -m 644 scripts/completion/walg.bash $(DESTDIR)$(bashdir)/walg-retain
-	@set -e; for name in $(filter-out walg-retain walg-pipes.sh, $(notdir $(SCRIPTS) $(wildcard cmd/walg-*))); do \
+	@set -e; for name in $(filter-out walg-retain %.sh,$(notdir $(SCRIPTS) $(wildcard cmd/walg-*))); do \
 		ln -sf walg-retain $(DESTDIR)$(bashdir)/$$name; \
 	done
 	install -m 644 scripts/completion/_walg $(DESTDIR)$(zshdir)
