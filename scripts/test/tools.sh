@@ -128,6 +128,7 @@ need brotli brotli
 need gzip gzip
 need lzop lzop
 need zsh zsh
+need time time
 need age age
 [ -e /usr/include/sodium.h ] || packages="$packages libsodium-dev"
 need pv pv
