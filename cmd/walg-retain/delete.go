@@ -14,6 +14,7 @@ import (
 	"walg/lib/cli"
 	"walg/lib/fault"
 	"walg/lib/retain"
+	"walg/lib/retain/policy"
 	"walg/lib/store"
 	"walg/lib/store/open"
 )
@@ -36,7 +37,7 @@ func setupDelete(f *cli.Flags) cli.Run {
 		if e.Command != nil {
 			return fault.New(fault.Usage, "no COMMAND is run here")
 		}
-		policy, err := retain.ParsePolicy(e.Operands, *after, *userData)
+		policy, err := policy.Parse(e.Operands, *after, *userData)
 		if err != nil {
 			return err
 		}
@@ -87,7 +88,7 @@ func setupDelete(f *cli.Flags) cli.Run {
 type deletion struct {
 	st     store.Store
 	e      *cli.Env
-	policy retain.Policy
+	policy policy.Policy
 	batch  int
 }
 
@@ -119,7 +120,11 @@ func (d *deletion) carryOut(ctx context.Context, shown *retain.Plan, bytes int64
 		}
 	}
 	for _, v := range plan.Verdicts {
-		if at, goes := newest[v.Backup.Name]; !v.Keep && (!goes || !at.Equal(v.Backup.Newest)) {
+		at, goes := newest[v.Backup.Name]
+		if goes && v.Keep {
+			d.e.Warn("backup %s stays: %s, since the plan was made", v.Backup.Name, v.Reason)
+		}
+		if !v.Keep && (!goes || !at.Equal(v.Backup.Newest)) {
 			return fault.WithHint(fault.New(fault.Failed, "delete %s: the archive has changed since the plan was made; nothing was deleted", d.policy),
 				"call it again for the new plan")
 		}
@@ -187,9 +192,6 @@ func survey(ctx context.Context, st store.Store, plan *retain.Plan) (*report, er
 	}
 	for _, v := range plan.Verdicts {
 		doc.Backups = append(doc.Backups, fate{v.Backup.Name, v.Backup.Finished, v.Keep, v.Reason})
-		if !v.Keep {
-			doc.Total.Backups++
-		}
 	}
 	prefixes := []string{catalog.Backups}
 	if plan.RemovesWAL() {
@@ -200,6 +202,13 @@ func survey(ctx context.Context, st store.Store, plan *retain.Plan) (*report, er
 			return nil, err
 		}
 	}
+	gone := map[string]bool{} // backups of which anything goes
+	for _, x := range doc.Delete {
+		if backup, ok := catalog.BackupOf(x.First); ok {
+			gone[backup] = true
+		}
+	}
+	doc.Total.Backups = len(gone)
 	if doc.foreign > 0 {
 		doc.Notes = append(doc.Notes, fmt.Sprintf("%d objects stay, because their names are not WAL-G's, the first is %s (WALG_COMPRESS_EXT is the extension of your own compression)",
 			doc.foreign, doc.foreignKey))
@@ -215,7 +224,7 @@ func (d *report) look(ctx context.Context, st store.Store, plan *retain.Plan, pr
 		if err != nil {
 			return err
 		}
-		remove, reason := plan.Object(info.Key)
+		remove, reason := plan.Object(info.Key, info.ModTime)
 		if !remove {
 			class := plan.Classify(info.Key).Class
 			if class == catalog.Foreign && plan.Near(info.Key) {

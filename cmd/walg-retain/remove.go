@@ -82,6 +82,9 @@ func (r *removal) run(ctx context.Context) error {
 // is one still, so all that it needs must stay too: the plan is made again.
 func (r *removal) sentinels(ctx context.Context) error {
 	pinned := map[string]string{}
+	if err := r.unfinished(ctx, pinned); err != nil {
+		return err
+	}
 	for gone := map[string]bool{}; ; {
 		round := next(r.plan.Rounds(), gone)
 		if round == nil {
@@ -189,7 +192,7 @@ func (r *removal) pass(ctx context.Context, prefix string, which func(catalog.Ob
 			// Of a batch that failed the list only knows that it was ended.
 			return cmp.Or(group.Wait(), err)
 		}
-		remove, _ := r.plan.Object(info.Key)
+		remove, _ := r.plan.Object(info.Key, info.ModTime)
 		o := r.plan.Classify(info.Key)
 		if !remove || !which(o) {
 			continue

@@ -27,9 +27,12 @@ type Node struct {
 	Aged    bool           // something tells how old it is: its time, or its name
 	Finish  time.Time      // where nothing is recorded, when the sentinel was put
 	System  catalog.Number // 0 where nothing is recorded
+	since   time.Time      // Start, or that of what it is based on where that is later
+	depth   int            // how many it is based on
 	place   int            // in the row
 	future  bool           // its recorded start is
 	judged  bool
+	aged    bool
 }
 
 // Why a backup must not be removed.
@@ -67,13 +70,13 @@ func NewRow(backups []*Backup, now time.Time) *Row {
 			n.System = systems[0] // of those that do not tell too
 		}
 	}
-	r.order()
 	for _, n := range r.Nodes {
 		r.base(n)
 	}
 	for _, n := range r.Nodes {
 		judge(n, map[*Node]bool{})
 	}
+	r.order()
 	return r
 }
 
@@ -95,6 +98,24 @@ func newNode(b *Backup) *Node {
 	return n
 }
 
+// age settles since and depth. A delta is newer than what it is based on, whatever
+// the clock of its host said.
+func age(n *Node) {
+	if n.aged {
+		return
+	}
+	n.aged, n.since = true, n.Start
+	if n.Broken != "" || len(n.Parents) != 1 {
+		return
+	}
+	parent := n.Parents[0]
+	age(parent)
+	n.depth = parent.depth + 1
+	if !n.Start.IsZero() && parent.since.After(n.since) {
+		n.since = parent.since
+	}
+}
+
 // order sorts those with a time by it, and then puts the others between those of
 // their cluster by their names; Contradicts tells where that has no meaning. Where
 // the name tells nothing, or the sentinel nothing, a backup without a time
@@ -102,6 +123,7 @@ func newNode(b *Backup) *Node {
 func (r *Row) order() {
 	var row, named, last []*Node
 	for _, n := range r.Nodes {
+		age(n)
 		n.Aged = true
 		switch {
 		case !n.Start.IsZero():
@@ -113,7 +135,9 @@ func (r *Row) order() {
 			last = append(last, n)
 		}
 	}
-	slices.SortFunc(row, func(a, b *Node) int { return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(row, func(a, b *Node) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.depth, b.depth), cmp.Compare(a.Name, b.Name))
+	})
 	slices.SortFunc(named, ByName)
 	slices.SortFunc(last, ByName)
 	for _, n := range named {
@@ -133,9 +157,11 @@ func (r *Row) order() {
 
 // Contradicts returns a backup without a recorded start time where the names of
 // the others do not sort as their times, or say nothing, so that its name does
-// not tell its place among them either; nil where there is none.
+// not tell its place among them either; or where its name puts it behind one that
+// started after its sentinel was put. nil is none.
 func (r *Row) Contradicts(among func(*Node) bool) *Node {
 	var before, untimed *Node
+	var latest time.Time
 	sorted := true
 	for _, n := range r.Nodes {
 		switch {
@@ -143,8 +169,16 @@ func (r *Row) Contradicts(among func(*Node) bool) *Node {
 		case !n.Start.IsZero():
 			sorted = sorted && n.Placed && (before == nil || ByName(before, n) < 0)
 			before = n
-		case n.Aged && untimed == nil:
-			untimed = n
+			if n.Start.After(latest) {
+				latest = n.Start
+			}
+		case n.Aged:
+			if latest.After(n.ModTime.Add(ahead)) {
+				return n // to copy it can only have made it newer
+			}
+			if untimed == nil {
+				untimed = n
+			}
 		}
 	}
 	if sorted {
@@ -260,25 +294,43 @@ func Needing(backups []*Backup, name string) (needing []*Backup) {
 	return needing
 }
 
-// NewestFulls are the backups that no cluster can do without: of each the newest
-// full one that can be restored and of which something tells the age, or where
-// there is none the newest full one; and the one that its name says is the newest,
-// because a clock may have been wrong, and positions in the WAL only grow.
+// NewestFulls are the full backups that no cluster can do without: of each the
+// newest one that can be restored and of which something tells the age, or where
+// there is none the newest one.
 func (r *Row) NewestFulls() []*Node {
-	newest, last := map[catalog.Number]*Node{}, map[catalog.Number]*Node{}
-	for _, n := range r.Nodes {
-		if !n.Full {
-			continue
-		}
+	return r.newest(func(*Node) bool { return true }, func(old, n *Node) bool {
 		good := n.Broken == "" && n.Aged
-		if old := newest[n.System]; old == nil || good || old.Broken != "" || !old.Aged {
-			newest[n.System] = n
-		}
-		if old := last[n.System]; n.Broken == "" && n.Placed && (old == nil || ByName(n, old) > 0) {
-			last[n.System] = n
+		return good || old.Broken != "" || !old.Aged
+	})
+}
+
+// Guarded are the full backups that may be the newest: the last in the row, that
+// with the newest WAL, the last one with a recorded start, and the last one that
+// was finished. They are one, unless a clock was wrong or times are missing.
+func (r *Row) Guarded() []*Node {
+	good := func(n *Node) bool { return n.Broken == "" }
+	all := r.NewestFulls()
+	all = append(all, r.newest(func(n *Node) bool { return good(n) && n.Placed }, func(old, n *Node) bool { return ByName(n, old) > 0 })...)
+	all = append(all, r.newest(func(n *Node) bool { return good(n) && !n.Start.IsZero() }, func(old, n *Node) bool { return !n.Start.Before(old.Start) })...)
+	all = append(all, r.newest(good, func(old, n *Node) bool { return !n.Finish.Before(old.Finish) })...)
+	slices.SortFunc(all, Compare)
+	return slices.Compact(all)
+}
+
+// newest returns of each cluster the last full backup of those that count, where
+// later tells that n takes the place of old.
+func (r *Row) newest(counts func(*Node) bool, later func(old, n *Node) bool) (all []*Node) {
+	of := map[catalog.Number]*Node{}
+	for _, n := range r.Nodes {
+		if n.Full && counts(n) && (of[n.System] == nil || later(of[n.System], n)) {
+			of[n.System] = n
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(r.Nodes), func(n *Node) bool { return newest[n.System] != n && last[n.System] != n })
+	for _, n := range of {
+		all = append(all, n)
+	}
+	slices.SortFunc(all, Compare)
+	return all
 }
 
 // Systems are the identifiers of the clusters, each once.

@@ -138,7 +138,22 @@ func TestAStartThatIsToComeTellsNothing(t *testing.T) {
 // A clock that was wrong once must not make the newest backup the oldest.
 func TestTheNewestFullIsAlsoTheOneWithTheNewestWAL(t *testing.T) {
 	r := NewRow([]*Backup{backup(of1+"02", "", 50), backup(of1+"08", "", 90), backup(of1+"0C", "", 10)}, at(1000))
-	if got := inRow(r.NewestFulls()); got != "C 8" {
+	if got := inRow(r.Guarded()); got != "C 8" {
+		t.Error(got)
+	}
+	// Old ones without a time, of a server with a higher timeline: those that are
+	// newer must not go for their sake.
+	old := backup("base_00000005000000000000006C", "", 0)
+	old.ModTime = at(100)
+	r = NewRow([]*Backup{old, backup(of1+"02", "", 5000), backup(of1+"08", "", 9000)}, at(10000))
+	if got := inRow(r.Guarded()); got != "8 base_00000005000000000000006C" || r.Contradicts(func(*Node) bool { return true }) != r.Nodes[2] {
+		t.Error(got)
+	}
+}
+
+func TestADeltaIsNewerThanWhatItIsBasedOn(t *testing.T) {
+	r := NewRow([]*Backup{backup("full", "", 50), backup("delta", "full", 3), backup("child", "delta", 40), backup("next", "", 60)}, at(1000))
+	if got := inRow(r.Nodes); got != "full delta child next" {
 		t.Error(got)
 	}
 }

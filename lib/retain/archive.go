@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"walg/lib/catalog"
 	"walg/lib/fault"
 	"walg/lib/lineage"
+	"walg/lib/retain/policy"
 	"walg/lib/wal"
 )
 
@@ -20,7 +22,10 @@ const DefaultSegmentSize = 16 << 20
 // from their start to their end.
 func (m *maker) planWAL() error {
 	a, p := &m.plan.archive, m.policy
-	a.keep = p.Mode == Target || p.Modifier == Leftover || p.Mode != Everything && m.target == nil
+	a.keep = p.Mode == policy.Target || p.Modifier == policy.Leftover || p.Mode != policy.Everything && m.target == nil
+	if m.target != nil {
+		a.since = m.target.Finish
+	}
 	lower := func(name string, pos wal.Segment) {
 		if a.before == nil || pos.Compare(*a.before) < 0 {
 			a.before, a.of = &pos, name
@@ -39,6 +44,9 @@ func (m *maker) planWAL() error {
 		_, isOpen := open[n]
 		if s := m.span(n); isOpen || s == nil {
 			lower(n.Name, n.Segment)
+			if n.Keep != "" && n.Keep != lineage.Marked && m.target != nil && lineage.Compare(n, m.target) < 0 {
+				m.note("%s keeps all WAL from its start on: %s; mark -i %s makes it an ordinary backup", n.Name, n.Keep, n.Name)
+			}
 		} else {
 			a.except = append(a.except, *s)
 		}
@@ -54,12 +62,12 @@ func (m *maker) planWAL() error {
 			return err
 		}
 	}
-	a.any = p.Mode == Everything && len(m.kept) == 0 && a.before == nil
+	a.any = p.Mode == policy.Everything && len(m.kept) == 0 && a.before == nil
 	return nil
 }
 
 // all tells that no backup is spared, not even one that is being made.
-func (m *maker) all() bool { return m.policy.Mode == Everything && m.policy.System == 0 }
+func (m *maker) all() bool { return m.policy.Mode == policy.Everything && m.policy.System == 0 }
 
 // openEnded are the backups that need all WAL from their start on: all that
 // stay, but for older ones that are permanent, and no more than that.
@@ -68,7 +76,7 @@ func (m *maker) openEnded() []*lineage.Node {
 	for _, n := range m.Nodes {
 		permanent := n.Keep == lineage.Marked && m.policy.Pinned[n.Name] == "" && !m.foreign(n)
 		older := m.target != nil && lineage.Compare(n, m.target) < 0
-		if m.why[n] != "" && !(permanent && older) {
+		if m.why[n] != "" && !(permanent && older && !slices.Contains(m.guarded, n)) {
 			all = append(all, n)
 		}
 	}
@@ -94,7 +102,7 @@ func (m *maker) fitting() error {
 	size := m.policy.SegmentSize
 	for _, n := range m.Nodes {
 		r := n.Recorded()
-		if r == nil || r.StartLSN == 0 || !n.Placed {
+		if _, stays := m.kept[n]; r == nil || r.StartLSN == 0 || !n.Placed || !stays || m.foreign(n) {
 			continue
 		}
 		// The start may be the first byte of a segment. PostgreSQL named it after
@@ -165,9 +173,11 @@ func (m *maker) judgeUnfinished(gone map[*lineage.Node]bool) {
 			v.Reason = "unfinished, and permanent, or perhaps so"
 		case m.young(b):
 			v.Reason = fmt.Sprintf("unfinished, and may be in the making: it is not older than %v", m.grace(b))
-		case m.policy.Mode == Target && left[b.Name]:
+		case m.policy.Mode == policy.Everything && b.Metadata != nil && b.Metadata.SystemIdentifier == m.policy.System:
+			v.Keep, v.Reason = false, "everything"
+		case m.policy.Mode == policy.Target && left[b.Name]:
 			v.Keep, v.Reason = false, "the rest of the target, or of what is based on it"
-		case m.policy.Mode == Target, m.policy.Modifier == Archives, m.policy.Mode != Everything && m.target == nil, !older:
+		case m.policy.Mode == policy.Target, m.policy.Modifier == policy.Archives, m.policy.Mode != policy.Everything && m.target == nil, !older:
 			v.Reason = "unfinished"
 		default:
 			v.Keep, v.Reason = false, "unfinished, and "+reason
@@ -195,7 +205,7 @@ func (m *maker) older(b *lineage.Backup) (bool, string) {
 // leftOf are the unfinished backups that went with gone, or were to, as far as
 // their names tell.
 func (m *maker) leftOf(gone map[*lineage.Node]bool) map[string]bool {
-	if m.policy.Mode != Target {
+	if m.policy.Mode != policy.Target {
 		return nil
 	}
 	left := map[string]bool{m.policy.From.Name: true}

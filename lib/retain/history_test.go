@@ -13,7 +13,7 @@ import (
 
 	"walg/lib/catalog"
 	"walg/lib/lineage"
-	"walg/lib/retain"
+	"walg/lib/retain/policy"
 	"walg/lib/wal"
 )
 
@@ -299,46 +299,46 @@ func (h history) twoInOnePlace() bool {
 }
 
 // wish makes a policy, mostly one that means something for the history.
-func wish(r *rand.Rand, h history) retain.Policy {
+func wish(r *rand.Rand, h history) policy.Policy {
 	m := &maker{Rand: r, history: h}
-	p := retain.Policy{Now: h.now, Grace: pick(m, 0, 24*time.Hour, 24*time.Hour, 200*time.Hour), SegmentSize: h.size, Count: 1 + m.IntN(4)}
+	p := policy.Policy{Now: h.now, Grace: pick(m, 0, 24*time.Hour, 24*time.Hour, 200*time.Hour), SegmentSize: h.size, Count: 1 + m.IntN(4)}
 	name := func() string {
 		if len(h.backups) == 0 || m.chance(4) {
 			return "base_none"
 		}
 		return pick(m, h.backups...).Name
 	}
-	point := func() retain.Point {
+	point := func() policy.Point {
 		switch m.IntN(8) {
 		case 0:
-			return retain.Point{Name: catalog.Latest}
+			return policy.Point{Name: catalog.Latest}
 		case 1:
 			n := name()
-			return retain.Point{Name: n[:1+m.IntN(len(n))]}
+			return policy.Point{Name: n[:1+m.IntN(len(n))]}
 		case 2, 3:
 			if len(h.backups) == 0 || m.chance(5) {
-				return retain.Point{Time: h.now.Add(time.Duration(m.IntN(2)))}
+				return policy.Point{Time: h.now.Add(time.Duration(m.IntN(2)))}
 			}
 			b := pick(m, h.backups...)
 			t := b.ModTime
 			if b.Metadata != nil && m.chance(70) {
 				t = b.Metadata.FinishTime
 			}
-			return retain.Point{Time: t.Add(time.Duration(m.IntN(3)-1) * time.Nanosecond), UTC: m.chance(30)}
+			return policy.Point{Time: t.Add(time.Duration(m.IntN(3)-1) * time.Nanosecond), UTC: m.chance(30)}
 		}
-		return retain.Point{Name: name()}
+		return policy.Point{Name: name()}
 	}
 	switch m.IntN(12) {
 	case 0, 1, 2, 3, 4:
-		p.Mode, p.Modifier = retain.Retain, pick(m, "", retain.Full, retain.FindFull)
+		p.Mode, p.Modifier = policy.Retain, pick(m, "", policy.Full, policy.FindFull)
 		if m.chance(35) {
 			at := point()
 			p.After = &at
 		}
 	case 5, 6, 7:
-		p.Mode, p.Modifier, p.From = retain.Before, pick(m, "", retain.FindFull), point()
+		p.Mode, p.Modifier, p.From = policy.Before, pick(m, "", policy.FindFull), point()
 	case 8, 9:
-		p.Mode, p.Modifier = retain.Target, pick(m, "", retain.FindFull)
+		p.Mode, p.Modifier = policy.Target, pick(m, "", policy.FindFull)
 		p.From.Name = name()
 		switch m.IntN(8) {
 		case 0:
@@ -347,12 +347,12 @@ func wish(r *rand.Rand, h history) retain.Policy {
 			p.From.Name, p.UserData = "", json.RawMessage(pick(m, `{"a":1,"b":[2]}`, `"x"`, `{"a":1}`))
 		}
 	case 10:
-		p.Mode, p.Modifier = retain.Everything, pick(m, "", retain.Force)
+		p.Mode, p.Modifier = policy.Everything, pick(m, "", policy.Force)
 	case 11:
-		p.Mode, p.Modifier = retain.Garbage, pick(m, "", retain.Archives, retain.Leftover)
+		p.Mode, p.Modifier = policy.Garbage, pick(m, "", policy.Archives, policy.Leftover)
 	}
 	// Where two may be the base of one, the first of the chain is a guess.
-	if p.Mode == retain.Target && p.Modifier == retain.FindFull && (!h.finished(p.From.Name) && h.twoInOnePlace() ||
+	if p.Mode == policy.Target && p.Modifier == policy.FindFull && (!h.finished(p.From.Name) && h.twoInOnePlace() ||
 		slices.ContainsFunc(consult(h.backups, p).fin, func(f *fact) bool { return len(f.bases) > 1 })) {
 		p.Modifier = ""
 	}
@@ -377,7 +377,7 @@ func wish(r *rand.Rand, h history) retain.Policy {
 }
 
 // show prints a history and a policy, for whoever has to judge.
-func show(h history, p retain.Policy) string {
+func show(h history, p policy.Policy) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%s %s %d from=%v after=%v user=%s system=%d now=%s grace=%s size=%d pinned=%v\n", p.Mode, p.Modifier, p.Count, p.From, p.After,
 		p.UserData, p.System, p.Now.Format(time.RFC3339), p.Grace, p.SegmentSize, p.Pinned)

@@ -14,11 +14,12 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/fault"
 	"walg/lib/retain"
+	"walg/lib/retain/policy"
 	"walg/lib/wal"
 )
 
 // differ compares a plan with the oracle.
-func differ(h history, p retain.Policy, o *oracle, plan *retain.Plan, err error) string {
+func differ(h history, p policy.Policy, o *oracle, plan *retain.Plan, err error) string {
 	if fault.Status(err) != o.status {
 		return fmt.Sprintf("status %d (%v), want %d", fault.Status(err), err, o.status)
 	}
@@ -42,7 +43,7 @@ func differ(h history, p retain.Policy, o *oracle, plan *retain.Plan, err error)
 		}
 	}
 	for _, key := range h.keys {
-		if remove, reason := plan.Object(key); remove != o.object(key) {
+		if remove, reason := plan.Object(key, time.Time{}); remove != o.object(key) {
 			return fmt.Sprintf("object %s: remove %t (%s)", key, remove, reason)
 		}
 	}
@@ -106,7 +107,7 @@ func without(h history, gone names) history {
 func removed(h history, plan *retain.Plan) names {
 	gone := names{}
 	for _, key := range h.keys {
-		if remove, _ := plan.Object(key); remove {
+		if remove, _ := plan.Object(key, time.Time{}); remove {
 			gone[key] = true
 		}
 	}
@@ -143,17 +144,17 @@ func shrink(h history, bad string, wrong func(history) string) (history, string)
 
 // harm says what a plan must never do, in words that do not need the oracle's
 // decisions, only its facts.
-func harm(p retain.Policy, o *oracle, plan *retain.Plan) string {
+func harm(p policy.Policy, o *oracle, plan *retain.Plan) string {
 	keep := names{}
 	for _, v := range plan.Verdicts {
 		keep[v.Backup.Name] = v.Keep
 	}
 	removes := func(s wal.Segment) bool {
-		remove, _ := plan.Object(catalog.WALKey(s.String(), ".lz4"))
+		remove, _ := plan.Object(catalog.WALKey(s.String(), ".lz4"), time.Time{})
 		return remove
 	}
 	for i, f := range o.fin {
-		if p.Mode != retain.Everything && !keep[f.Name] {
+		if p.Mode != policy.Everything && !keep[f.Name] {
 			if f.permanent || f.maybe {
 				return "permanent " + f.Name + " goes"
 			}
@@ -184,7 +185,7 @@ func harm(p retain.Policy, o *oracle, plan *retain.Plan) string {
 		}
 	}
 	for _, f := range o.unf {
-		all := p.Mode == retain.Everything && p.System == 0 // what stays is only no name of WAL-G's
+		all := p.Mode == policy.Everything && p.System == 0 // what stays is only no name of WAL-G's
 		if !all && keep[f.Name] && o.young(f) && f.placed && removes(f.pos) {
 			return f.Name + " is in the making, but not " + f.pos.String() + " stays"
 		}
@@ -226,7 +227,7 @@ func interrupt(r *rand.Rand, h history, plan *retain.Plan) names {
 			if of, ok := catalog.BackupOf(key); !ok || of != name || key == catalog.MetadataKey(name) {
 				continue
 			}
-			if remove, _ := plan.Object(key); remove && !gone[key] {
+			if remove, _ := plan.Object(key, time.Time{}); remove && !gone[key] {
 				gone[key] = r.IntN(2) == 0
 				all = all && gone[key]
 			}
@@ -236,7 +237,7 @@ func interrupt(r *rand.Rand, h history, plan *retain.Plan) names {
 		}
 	}
 	for _, key := range h.keys {
-		if remove, _ := plan.Object(key); remove && strings.HasPrefix(key, catalog.WAL) && stop == len(rounds) {
+		if remove, _ := plan.Object(key, time.Time{}); remove && strings.HasPrefix(key, catalog.WAL) && stop == len(rounds) {
 			gone[key] = r.IntN(3) == 0
 		}
 	}
@@ -244,7 +245,7 @@ func interrupt(r *rand.Rand, h history, plan *retain.Plan) names {
 }
 
 // again makes the plan for what is left, and returns what is left after that.
-func again(h history, gone names, p retain.Policy) (left names, status int) {
+func again(h history, gone names, p policy.Policy) (left names, status int) {
 	h = without(h, gone)
 	plan, err := retain.Make(h.backups, p)
 	left = asSet(h.keys)
@@ -258,34 +259,34 @@ func again(h history, gone names, p retain.Policy) (left names, status int) {
 
 // settle checks that a second plan removes nothing, and that an interrupted one
 // comes to the same end.
-func settle(r *rand.Rand, h history, p retain.Policy, o *oracle, plan *retain.Plan) string {
+func settle(r *rand.Rand, h history, p policy.Policy, o *oracle, plan *retain.Plan) string {
 	gone := removed(h, plan)
 	if bad := known(h, gone); bad != "" {
 		return bad
 	}
 	rest := without(h, gone)
-	guess := p.Mode == retain.Target && p.Modifier == retain.FindFull &&
+	guess := p.Mode == policy.Target && p.Modifier == policy.FindFull &&
 		(h.twoInOnePlace() || slices.ContainsFunc(o.fin, func(f *fact) bool {
 			misnamed := f.Sentinel != nil && f.Sentinel.Delta() && catalog.SegmentOf(f.Sentinel.DeltaFrom) != f.parent
 			return f.broken || misnamed // WAL-G names none so
 		}))
 	switch {
-	case p.Mode == retain.Target && (p.From.Name == catalog.Latest || p.UserData != nil), // that is another one now
+	case p.Mode == policy.Target && (p.From.Name == catalog.Latest || p.UserData != nil), // that is another one now
 		guess, // the rest of a backup has only the name to tell what it was based on
-		p.Mode == retain.Everything && p.System != 0,                                  // status 66 is before the leftovers
-		(p.Mode == retain.Everything || p.Mode == retain.Target) && len(p.Pinned) > 0: // only what the user has seen is planned
+		p.Mode == policy.Everything && p.System != 0,                                  // status 66 is before the leftovers
+		(p.Mode == policy.Everything || p.Mode == policy.Target) && len(p.Pinned) > 0: // only what the user has seen is planned
 		return ""
 	}
 	want := asSet(rest.keys)
 	left, status := again(h, gone, p)
-	if status == fault.Usage && (p.Mode == retain.Target || p.Mode == retain.Everything) {
+	if status == fault.Usage && (p.Mode == policy.Target || p.Mode == policy.Everything) {
 		return "" // foreign objects are left of it, and it may be in the making
 	}
-	if status != 0 && (status != fault.Absent || p.Mode != retain.Target && p.System == 0) {
+	if status != 0 && (status != fault.Absent || p.Mode != policy.Target && p.System == 0) {
 		return fmt.Sprintf("second: status %d", status)
 	}
 	// The rest of a target goes on where its name leads.
-	rests := func(name string, is bool) bool { return p.Mode == retain.Target && is && !o.by[name].Finished }
+	rests := func(name string, is bool) bool { return p.Mode == policy.Target && is && !o.by[name].Finished }
 	for key := range want {
 		if !left[key] && !rests(catalog.BackupOf(key)) {
 			return "second: removes " + key
@@ -297,7 +298,7 @@ func settle(r *rand.Rand, h history, p retain.Policy, o *oracle, plan *retain.Pl
 	cut := interrupt(r, h, plan)
 	o2 := consult(without(h, cut).backups, p)
 	p.Now = p.Now.Add(10000 * time.Hour) // what lost its sentinel is not young any more
-	if want, status = again(h, gone, p); status != 0 && p.Mode != retain.Target {
+	if want, status = again(h, gone, p); status != 0 && p.Mode != policy.Target {
 		return "" // nothing is left of this cluster that tells its system identifier
 	}
 	left, status = again(h, cut, p)
@@ -307,15 +308,15 @@ func settle(r *rand.Rand, h history, p retain.Policy, o *oracle, plan *retain.Pl
 		}
 	}
 	for key := range left {
-		if p.Mode == retain.Target && o.target.broken {
+		if p.Mode == policy.Target && o.target.broken {
 			continue // in a circle
 		}
-		if want[key] || status == fault.Absent || p.Mode == retain.Target && p.Modifier == retain.FindFull {
+		if want[key] || status == fault.Absent || p.Mode == policy.Target && p.Modifier == policy.FindFull {
 			continue
 		}
 		name, of := catalog.BackupOf(key)
 		if f := o2.by[name]; of && !f.Finished &&
-			(p.Mode == retain.Target || !f.form || f.start.IsZero() || o.target != nil && !f.start.Before(o.target.start)) {
+			(p.Mode == policy.Target || !f.form || f.start.IsZero() || o.target != nil && !f.start.Before(o.target.start)) {
 			continue // nothing tells that the rest of this one is old
 		}
 		return fmt.Sprintf("interrupted: leaves %s\n%v", key, cut)
@@ -325,7 +326,7 @@ func settle(r *rand.Rand, h history, p retain.Policy, o *oracle, plan *retain.Pl
 
 // judge plans for one history, and says what is wrong: the first word is the
 // kind of it.
-func judge(h history, p retain.Policy, luck uint64) string {
+func judge(h history, p policy.Policy, luck uint64) string {
 	plan, err := retain.Make(h.backups, p)
 	o := consult(h.backups, p)
 	bad := differ(h, p, o, plan, err)

@@ -14,7 +14,7 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/fault"
 	"walg/lib/lineage"
-	"walg/lib/retain"
+	"walg/lib/retain/policy"
 	"walg/lib/wal"
 )
 
@@ -44,7 +44,7 @@ type fact struct {
 type names map[string]bool
 
 type oracle struct {
-	p        retain.Policy
+	p        policy.Policy
 	by       map[string]*fact // all, by name
 	fin, unf []*fact          // fin in order, oldest first
 	target   *fact
@@ -86,7 +86,7 @@ func learn(b *lineage.Backup) *fact {
 	return f
 }
 
-func consult(backups []*lineage.Backup, p retain.Policy) *oracle {
+func consult(backups []*lineage.Backup, p policy.Policy) *oracle {
 	o := &oracle{p: p, by: map[string]*fact{}, goes: names{}}
 	for _, b := range backups {
 		f := learn(b)
@@ -143,9 +143,9 @@ func (o *oracle) base() {
 		f.broken = !o.sound(f)
 	}
 	switch {
-	case len(systems) > 1 && o.p.System == 0 && slices.Contains([]retain.Mode{retain.Retain, retain.Before, retain.Garbage}, o.p.Mode):
+	case len(systems) > 1 && o.p.System == 0 && slices.Contains([]policy.Mode{policy.Retain, policy.Before, policy.Garbage}, o.p.Mode):
 		o.status = fault.Usage
-	case o.p.System != 0 && !systems[o.p.System]:
+	case o.p.System != 0 && !systems[o.p.System] && !slices.ContainsFunc(o.unf, o.ofSystem):
 		o.status = fault.Absent
 	}
 }
@@ -185,9 +185,32 @@ func (o *oracle) order() {
 			last = append(last, f)
 		}
 	}
+	// A delta is newer than what it is based on, whatever its clock said.
+	since := map[*fact]time.Time{}
+	depth := map[*fact]int{}
+	for range o.fin {
+		for _, f := range o.fin {
+			if since[f].IsZero() {
+				since[f] = f.start
+			}
+			if len(f.bases) == 1 && !f.broken {
+				base := o.by[f.bases[0]]
+				depth[f] = depth[base] + 1
+				if !f.start.IsZero() && since[base].After(since[f]) {
+					since[f] = since[base]
+				}
+			}
+		}
+	}
 	sort.Slice(row, func(i, j int) bool {
 		a, b := row[i], row[j]
-		return a.start.Before(b.start) || a.start.Equal(b.start) && a.Name < b.Name
+		if !since[a].Equal(since[b]) {
+			return since[a].Before(since[b])
+		}
+		if depth[a] != depth[b] {
+			return depth[a] < depth[b]
+		}
+		return a.Name < b.Name
 	})
 	sort.Slice(late, func(i, j int) bool { return byName(late[i], late[j]) })
 	sort.Slice(last, func(i, j int) bool { return byName(last[i], last[j]) })
@@ -199,6 +222,14 @@ func (o *oracle) order() {
 		}
 	}
 	o.mixed = o.mixed && slices.ContainsFunc(late, func(f *fact) bool { return f.own })
+	defer func() {
+		for i, f := range o.fin {
+			for _, g := range o.fin[:i] {
+				// Nothing is put before it was made.
+				o.mixed = o.mixed || f.own && g.own && f.aged && f.start.IsZero() && g.start.After(f.ModTime.Add(time.Hour))
+			}
+		}
+	}()
 	for _, f := range late {
 		at := len(row)
 		for at > 0 && !(row[at-1].placed && row[at-1].system == f.system && byName(row[at-1], f)) {
@@ -247,7 +278,7 @@ func (o *oracle) latest() *fact {
 }
 
 // point is the backup that p means, nil with a status or where a time means none.
-func (o *oracle) point(p retain.Point) (*fact, int) {
+func (o *oracle) point(p policy.Point) (*fact, int) {
 	if p.Name == "" {
 		if p.Time.After(o.p.Now) {
 			return nil, fault.Usage
@@ -290,31 +321,31 @@ func (o *oracle) point(p retain.Point) (*fact, int) {
 func (o *oracle) fullBefore(f *fact) *fact { return o.newest(slices.Index(o.fin, f), soundFull) }
 
 func (o *oracle) decide() {
-	if o.mixed && o.p.Mode != retain.Everything && o.p.Mode != retain.Target && o.status == 0 {
+	if o.mixed && o.p.Mode != policy.Everything && o.p.Mode != policy.Target && o.status == 0 {
 		o.status = fault.Usage
 	}
 	if o.status != 0 {
 		return
 	}
 	switch o.p.Mode {
-	case retain.Everything:
+	case policy.Everything:
 		for _, f := range o.fin {
-			if f.own && (f.permanent || f.maybe) && o.p.Modifier != retain.Force {
+			if f.own && (f.permanent || f.maybe) && o.p.Modifier != policy.Force {
 				o.status = fault.Usage
 			}
 		}
 		for _, f := range o.unf {
 			another := f.Metadata != nil && f.system != 0 && o.p.System != 0 && f.system != o.p.System
-			if f.form && o.young(f) && !another && o.p.Modifier != retain.Force {
+			if f.form && o.young(f) && !another && o.p.Modifier != policy.Force {
 				o.status = fault.Usage
 			}
 		}
 		o.remove(o.closure(o.which(func(f *fact) bool { return !f.own || o.pinned(f) })))
 		return
-	case retain.Target:
+	case policy.Target:
 		o.aim()
 		return
-	case retain.Retain:
+	case policy.Retain:
 		o.target = o.retained()
 		if o.target != nil && o.p.After != nil {
 			after, status := o.point(*o.p.After)
@@ -330,13 +361,13 @@ func (o *oracle) decide() {
 				o.target = after
 			}
 		}
-	case retain.Before:
+	case policy.Before:
 		f, status := o.point(o.p.From)
-		if status == 0 && f != nil && o.p.Modifier == retain.FindFull && !f.full {
+		if status == 0 && f != nil && o.p.Modifier == policy.FindFull && !f.full {
 			f = o.fullBefore(f)
 		}
 		o.target, o.status = f, status
-	case retain.Garbage:
+	case policy.Garbage:
 		for _, f := range slices.Backward(o.fin) {
 			if f.own && f.aged && !f.permanent && !f.maybe {
 				o.target = f
@@ -365,11 +396,11 @@ func (o *oracle) decide() {
 func (o *oracle) retained() *fact {
 	place := 0
 	for _, f := range slices.Backward(o.fin) {
-		if !f.own || !f.aged || f.broken || o.p.Modifier == retain.Full && !f.full {
+		if !f.own || !f.aged || f.broken || o.p.Modifier == policy.Full && !f.full {
 			continue
 		}
 		place++
-		if place >= o.p.Count && (o.p.Modifier != retain.FindFull || f.full) {
+		if place >= o.p.Count && (o.p.Modifier != policy.FindFull || f.full) {
 			return f
 		}
 	}
@@ -400,26 +431,60 @@ func (o *oracle) lastFulls() names {
 		if f != nil {
 			is[f.Name] = true
 		}
-		// And the one that has the newest WAL.
-		var last *fact
-		for _, g := range o.fin {
-			if same(g) && !g.broken && g.placed && (last == nil || g.digits+g.Name > last.digits+last.Name) {
-				last = g
+	}
+	return is
+}
+
+// guarded are full backups that may be the newest, as their WAL, their start or
+// their end has it.
+func (o *oracle) guarded() names {
+	is := names{}
+	for _, by := range []struct {
+		counts func(f *fact) bool
+		later  func(f, g *fact) bool
+	}{
+		{func(f *fact) bool { return f.placed }, func(f, g *fact) bool { return f.digits+f.Name > g.digits+g.Name }},
+		{func(f *fact) bool { return !f.start.IsZero() }, func(f, g *fact) bool {
+			return f.start.After(g.start) || f.start.Equal(g.start) && o.older(g, f)
+		}},
+		{func(f *fact) bool { return true }, func(f, g *fact) bool {
+			return f.ended().After(g.ended()) || f.ended().Equal(g.ended()) && o.older(g, f)
+		}},
+	} {
+		for _, f := range o.fin {
+			best := f.full && !f.broken && by.counts(f)
+			for _, g := range o.fin {
+				if g != f && g.full && !g.broken && g.system == f.system && by.counts(g) {
+					best = best && by.later(f, g)
+				}
 			}
-		}
-		if last != nil {
-			is[last.Name] = true
+			if best {
+				is[f.Name] = true
+			}
 		}
 	}
 	return is
 }
 
+func (f *fact) ended() time.Time {
+	if f.finish.IsZero() {
+		return f.ModTime
+	}
+	return f.finish
+}
+
 // must are the backups that stay whatever the policy counts.
 func (o *oracle) must() names {
 	is := o.lastFulls()
+	if o.p.Mode != policy.Target {
+		maps.Copy(is, o.guarded())
+	}
 	maps.Copy(is, o.which(func(f *fact) bool { return !f.own || f.permanent || f.maybe || o.pinned(f) || o.growing(f) }))
 	return is
 }
+
+// ofSystem tells that an unfinished backup says that it is of the policy's cluster.
+func (o *oracle) ofSystem(f *fact) bool { return f.Metadata != nil && f.system == o.p.System }
 
 // growing tells that a backup which may be in the making is based on f.
 func (o *oracle) growing(f *fact) bool {
@@ -490,7 +555,7 @@ func (o *oracle) aim() {
 	}
 	o.target = f
 	o.aimed = names{f.Name: true}
-	if o.p.Modifier == retain.FindFull {
+	if o.p.Modifier == policy.FindFull {
 		if f = o.first(f); f == nil {
 			o.status = fault.Usage
 			return
@@ -562,15 +627,18 @@ func (o *oracle) stays(f *fact) bool { return f.Finished && !o.goes[f.Name] }
 
 // place finds what of WAL is needed.
 func (o *oracle) place() {
-	leftover := o.p.Mode == retain.Garbage && o.p.Modifier == retain.Leftover
-	o.noWAL = o.p.Mode == retain.Target || leftover || o.nothing
+	leftover := o.p.Mode == policy.Garbage && o.p.Modifier == policy.Leftover
+	o.noWAL = o.p.Mode == policy.Target || leftover || o.nothing
 	last := o.lastFulls()
+	if o.p.Mode != policy.Target {
+		maps.Copy(last, o.guarded())
+	}
 	start := o.which(func(f *fact) bool {
 		onlyPermanent := f.permanent && !last[f.Name] && !o.pinned(f) && f.own && o.target != nil && o.older(f, o.target)
 		switch {
 		case !o.stays(f) || onlyPermanent:
 			return false
-		case o.p.Mode == retain.Everything || o.target == nil:
+		case o.p.Mode == policy.Everything || o.target == nil:
 			return true
 		}
 		return f.permanent || f.maybe || last[f.Name] || o.growing(f) || o.pinned(f) || !f.own || !o.older(f, o.target)
@@ -600,7 +668,7 @@ func (o *oracle) place() {
 		}
 	}
 	for _, f := range o.unf {
-		all := o.p.Mode == retain.Everything && o.p.System == 0
+		all := o.p.Mode == policy.Everything && o.p.System == 0
 		if f.placed && (o.pinned(f) || o.young(f) && !all) {
 			lower(f.pos)
 		}
@@ -614,13 +682,13 @@ func (o *oracle) leftovers() {
 		return !f.form || f.permanent || f.maybe || o.young(f) || o.pinned(f) || another
 	}
 	switch {
-	case o.p.Mode == retain.Everything && o.p.System == 0:
+	case o.p.Mode == policy.Everything && o.p.System == 0:
 		for _, f := range o.unf {
 			if f.form && !o.pinned(f) {
 				o.goes[f.Name] = true
 			}
 		}
-	case o.p.Mode == retain.Target:
+	case o.p.Mode == policy.Target:
 		positions := names{}
 		for name := range o.aimed {
 			positions[o.by[name].digits] = true
@@ -642,11 +710,12 @@ func (o *oracle) leftovers() {
 				o.goes[f.Name] = true
 			}
 		}
-	case o.nothing || o.p.Mode == retain.Garbage && o.p.Modifier == retain.Archives:
+	case o.nothing || o.p.Mode == policy.Garbage && o.p.Modifier == policy.Archives:
 	default:
 		for _, f := range o.unf {
 			older := !f.start.IsZero() && o.target != nil && f.start.Before(o.target.start)
-			if !forever(f) && (older || o.horizon != nil && f.pos.Compare(*o.horizon) < 0) {
+			all := o.p.Mode == policy.Everything && o.ofSystem(f)
+			if !forever(f) && (all || older || o.horizon != nil && f.pos.Compare(*o.horizon) < 0) {
 				o.goes[f.Name] = true
 			}
 		}
@@ -664,7 +733,11 @@ func (o *oracle) object(key string) bool {
 			return false
 		}
 		for _, s := range o.spans {
-			if c.Last.Compare(s[0]) >= 0 && c.First.Compare(s[1]) <= 0 {
+			first, end := c.First, c.Last
+			if first.Timeline > s[0].Timeline { // a standby may go over to another
+				first.Timeline, end.Timeline = s[0].Timeline, s[0].Timeline
+			}
+			if end.Compare(s[0]) >= 0 && first.Compare(s[1]) <= 0 {
 				return false
 			}
 		}

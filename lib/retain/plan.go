@@ -11,10 +11,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"walg/lib/catalog"
 	"walg/lib/fault"
 	"walg/lib/lineage"
+	"walg/lib/retain/policy"
 	"walg/lib/wal"
 )
 
@@ -38,7 +40,7 @@ type Plan struct {
 	// otherwise, and what has been left out of the reckoning.
 	Notes []string
 
-	policy   Policy
+	policy   policy.Policy
 	verdicts map[string]Verdict
 	rounds   [][]string
 	tail     []string
@@ -54,7 +56,7 @@ type Plan struct {
 // A policy that cannot be carried out as it is worded is an error of status 64,
 // a backup that is not there one of status 66, a damaged one that the policy
 // rests on one of status 65.
-func Make(backups []*lineage.Backup, p Policy) (*Plan, error) {
+func Make(backups []*lineage.Backup, p policy.Policy) (*Plan, error) {
 	m := &maker{Row: lineage.NewRow(backups, p.Now), plan: &Plan{policy: p, verdicts: map[string]Verdict{}}, policy: p}
 	for _, b := range backups {
 		if !b.Finished {
@@ -68,13 +70,14 @@ func Make(backups []*lineage.Backup, p Policy) (*Plan, error) {
 	return m.plan, nil
 }
 
-// Object says whether the object with this key is to be removed, and why.
-func (p *Plan) Object(key string) (remove bool, reason string) {
+// Object says whether the object with this key is to be removed, and why. put is
+// when it was put.
+func (p *Plan) Object(key string, put time.Time) (remove bool, reason string) {
 	switch o := p.Classify(key); o.Class {
 	case catalog.Foreign, catalog.ClassHistory:
 		return false, ""
 	case catalog.ClassWAL:
-		return p.archive.removes(o)
+		return p.archive.removes(o, put)
 	default:
 		v, known := p.verdicts[o.Backup]
 		return known && !v.Keep, v.Reason
@@ -112,22 +115,23 @@ func (p *Plan) RemovesWAL() bool {
 // With is the plan for the same catalogue where these backups stay as well,
 // because they cannot be removed.
 func (p *Plan) With(pinned map[string]string) (*Plan, error) {
-	policy := p.policy
-	policy.Pinned = pinned
+	stricter := p.policy
+	stricter.Pinned = pinned
 	var backups []*lineage.Backup
 	for _, v := range p.Verdicts {
 		backups = append(backups, v.Backup)
 	}
-	return Make(backups, policy)
+	return Make(backups, stricter)
 }
 
 // maker is one plan in the making.
 type maker struct {
 	*lineage.Row
-	policy     Policy
+	policy     policy.Policy
 	plan       *Plan
 	unfinished []*lineage.Backup
 	target     *lineage.Node
+	guarded    []*lineage.Node                 // who may be the newest
 	kept       map[*lineage.Node]*lineage.Node // who stays, and for whom
 	why        map[*lineage.Node]string
 }
@@ -144,9 +148,9 @@ func (m *maker) decide() error {
 	var gone map[*lineage.Node]bool // of Target
 	var err error
 	switch m.policy.Mode {
-	case Everything:
+	case policy.Everything:
 		err = m.mayRemoveAll()
-	case Target:
+	case policy.Target:
 		if gone, err = m.targeted(); err == nil {
 			seeds = m.except(gone)
 		}
@@ -193,16 +197,22 @@ func (m *maker) keep(seeds []*lineage.Node) {
 			add(n, m.policy.Pinned[n.Name])
 		case m.foreign(n):
 			add(n, otherCluster(n.System))
-		case n.Keep != "" && m.policy.Mode != Everything:
+		case n.Keep != "" && m.policy.Mode != policy.Everything:
 			add(n, n.Keep)
 		}
 	}
 	for _, n := range seeds {
 		add(n, m.seedReason(n))
 	}
-	if m.policy.Mode != Everything {
+	if m.policy.Mode != policy.Everything {
 		for _, n := range m.NewestFulls() {
 			add(n, "the newest full backup")
+		}
+		if m.policy.Mode != policy.Target { // which is meant as it says
+			m.guarded = m.Guarded()
+		}
+		for _, n := range m.guarded {
+			add(n, "a full backup that may be the newest: its time, or that of another, is odd")
 		}
 		for n, b := range m.inTheMaking() {
 			add(n, b.Name+", which may be in the making, is based on it")
@@ -218,17 +228,22 @@ func (m *maker) keep(seeds []*lineage.Node) {
 }
 
 func otherCluster(system catalog.Number) string {
+	if system == 0 {
+		return "perhaps of another cluster: it has no system identifier"
+	}
 	return fmt.Sprintf("of another cluster, with the system identifier %d", system)
 }
 
 func (m *maker) seedReason(n *lineage.Node) string {
 	switch {
-	case m.policy.Mode == Target:
+	case m.policy.Mode == policy.Target:
 		return "neither the target nor based on it"
 	case m.target == nil:
 		return "nothing is removed"
 	case n == m.target:
 		return "the oldest to keep"
+	case !n.Aged:
+		return "nothing tells how old it is"
 	}
 	return "newer than " + m.target.Name
 }
@@ -247,9 +262,9 @@ func (m *maker) judgeFinished() {
 			v.Keep, v.Reason = true, "needed by "+user.Name
 		case keep:
 			v.Keep, v.Reason = true, m.why[n]
-		case m.policy.Mode == Everything:
+		case m.policy.Mode == policy.Everything:
 			v.Reason = "everything"
-		case m.policy.Mode == Target:
+		case m.policy.Mode == policy.Target:
 			v.Reason = "the target, or based on it"
 		default:
 			v.Reason = "older than " + m.target.Name
@@ -267,12 +282,13 @@ func (m *maker) add(v Verdict) {
 func (m *maker) sameSystem() error {
 	systems := m.Systems()
 	if want := m.policy.System; want != 0 {
-		if !slices.Contains(systems, want) {
+		of := func(b *lineage.Backup) bool { return b.Metadata != nil && b.Metadata.SystemIdentifier == want }
+		if !slices.Contains(systems, want) && !slices.ContainsFunc(m.unfinished, of) {
 			return fault.New(fault.Absent, "no backup has the system identifier %d", want)
 		}
 		return nil
 	}
-	if len(systems) < 2 || m.policy.Mode == Everything || m.policy.Mode == Target {
+	if len(systems) < 2 || m.policy.Mode == policy.Everything || m.policy.Mode == policy.Target {
 		return nil
 	}
 	var names []string
@@ -285,7 +301,7 @@ func (m *maker) sameSystem() error {
 
 func (m *maker) mayRemoveAll() error {
 	m.note("timeline histories and objects of unknown names stay; WAL-G removes them too")
-	if m.policy.Modifier == Force {
+	if m.policy.Modifier == policy.Force {
 		return nil
 	}
 	for _, b := range m.unfinished {
@@ -321,7 +337,7 @@ func (m *maker) orderNote() {
 		} else if !n.Aged {
 			m.note("%s stays: nothing tells how old it is; delete target %s removes it", n.Name, n.Name)
 		}
-		if i > 0 && lineage.ByName(m.Nodes[i-1], n) > 0 {
+		if i > 0 && n.Aged && lineage.ByName(m.Nodes[i-1], n) > 0 {
 			m.note("%s started before %s, although its name sorts after that; WAL-G goes by the names, unless --use-sentinel-time is given", m.Nodes[i-1].Name, n.Name)
 		}
 	}
@@ -364,8 +380,17 @@ func (m *maker) order() {
 	}
 }
 
-// A span is WAL that one backup needs, of one timeline.
+// A span is WAL that one backup needs. On a standby a backup may have begun on one
+// timeline and ended on the next.
 type span struct{ first, last wal.Segment }
+
+func (s span) touches(first, last wal.Segment) bool {
+	if first.Timeline < s.first.Timeline {
+		return false
+	}
+	first.Timeline, last.Timeline = s.first.Timeline, s.first.Timeline
+	return last.Compare(s.first) >= 0 && first.Compare(s.last) <= 0
+}
 
 // archive says which WAL goes.
 type archive struct {
@@ -373,10 +398,11 @@ type archive struct {
 	any    bool         // all goes
 	before *wal.Segment // what sorts before this goes, nil is none
 	of     string       // the backup that starts there
+	since  time.Time    // when the target was finished, zero where there is none
 	except []span
 }
 
-func (a *archive) removes(o catalog.Object) (bool, string) {
+func (a *archive) removes(o catalog.Object, put time.Time) (bool, string) {
 	switch {
 	case a.keep:
 		return false, ""
@@ -384,7 +410,9 @@ func (a *archive) removes(o catalog.Object) (bool, string) {
 		return true, "everything"
 	case a.before == nil || o.Last.Compare(*a.before) >= 0:
 		return false, ""
-	case slices.ContainsFunc(a.except, func(s span) bool { return o.Last.Compare(s.first) >= 0 && o.First.Compare(s.last) <= 0 }):
+	case o.Last.Timeline < a.before.Timeline && !a.since.IsZero() && put.After(a.since):
+		return false, "" // of a cluster that began anew, on a lower timeline
+	case slices.ContainsFunc(a.except, func(s span) bool { return s.touches(o.First, o.Last) }):
 		return false, ""
 	}
 	return true, "older than " + a.of

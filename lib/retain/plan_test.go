@@ -15,6 +15,7 @@ import (
 	"walg/lib/fault"
 	"walg/lib/lineage"
 	"walg/lib/retain"
+	"walg/lib/retain/policy"
 )
 
 var update = flag.Bool("update", false, "write the golden plans anew")
@@ -79,9 +80,9 @@ func build(all []one, permanent ...string) (backups []*lineage.Backup) {
 	return backups
 }
 
-func policy(t testing.TB, words, after, userData string) retain.Policy {
+func parsed(t testing.TB, words, after, userData string) policy.Policy {
 	t.Helper()
-	p, err := retain.ParsePolicy(strings.Fields(words), after, userData)
+	p, err := policy.Parse(strings.Fields(words), after, userData)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func printed(plan *retain.Plan, err error) string {
 	from, last := "", ""
 	for n := 0xB0; n <= 0xF0; n++ {
 		seg := fmt.Sprintf("%02X", n)
-		remove, _ := plan.Object("wal_005/" + zeros + seg + ".lz4")
+		remove, _ := plan.Object("wal_005/"+zeros+seg+".lz4", time.Time{})
 		switch {
 		case remove && from == "":
 			from = seg
@@ -179,7 +180,7 @@ func TestPlansOfTheDocumentedExamples(t *testing.T) {
 		if c.permanent != "" {
 			fmt.Fprintf(&out, " # permanent: %s", c.permanent)
 		}
-		plan, err := retain.Make(build(documented, strings.Fields(c.permanent)...), policy(t, c.words, c.after, c.userData))
+		plan, err := retain.Make(build(documented, strings.Fields(c.permanent)...), parsed(t, c.words, c.after, c.userData))
 		fmt.Fprintf(&out, "\n%s\n", printed(plan, err))
 	}
 	const golden = "testdata/plans.txt"
@@ -199,6 +200,68 @@ func TestPlansOfTheDocumentedExamples(t *testing.T) {
 	for i := range min(len(got), len(old)) {
 		if got[i] != old[i] {
 			t.Errorf("the plan is\n%s\nwant\n%s", got[i], old[i])
+		}
+	}
+}
+
+// After pg_upgrade, or initdb and a restored dump, timelines begin anew, and
+// backups of old may have neither times nor an identifier.
+func TestOldBackupsWithoutTimesDoNotOutliveNewOnes(t *testing.T) {
+	old := &lineage.Backup{Name: "base_00000005000000000000006C", Finished: true, ModTime: noon.Add(-time.Hour), Sentinel: &catalog.Sentinel{LSN: 1}}
+	_, err := retain.Make(append(build(documented), old), parsed(t, "retain FULL 1", "", ""))
+	if fault.Status(err) != fault.Usage || !strings.Contains(err.Error(), "base_00000005000000000000006C has no recorded start time") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWALOfAClusterThatBeganAnewStays(t *testing.T) {
+	p := parsed(t, "retain FULL 1", "", "")
+	b := &lineage.Backup{Name: "base_00000005000000000000006C", Finished: true, ModTime: noon,
+		Sentinel: &catalog.Sentinel{LSN: 0x6C << 24}, Metadata: &catalog.Metadata{StartTime: noon, FinishTime: noon}}
+	plan, err := retain.Make([]*lineage.Backup{b}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for put, want := range map[time.Duration]bool{-time.Minute: true, time.Minute: false} {
+		for key, want := range map[string]bool{"wal_005/" + zeros + "70.lz4": want, "wal_005/00000005000000000000006B.lz4": true, "wal_005/00000005000000000000006C.lz4": false} {
+			if remove, _ := plan.Object(key, noon.Add(put)); remove != want {
+				t.Errorf("%s, put %v after the backup: remove %v", key, put, remove)
+			}
+		}
+	}
+}
+
+// A standby may follow its primary to another timeline while it is backed up.
+func TestAPermanentBackupKeepsItsWALOnTheNextTimelineToo(t *testing.T) {
+	backups := build(documented, "C0")
+	backups[0].Metadata.FinishLSN = 0xC2<<24 + 100
+	later := build([]one{{hour: 200, seg: "F0"}})[0]
+	later.Name = strings.Replace(later.Name, "base_00000001", "base_00000003", 1)
+	plan, err := retain.Make(append(backups, later), parsed(t, "retain FULL 1", "", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]bool{
+		"0000000100000000000000C1": false, "0000000100000000000000C3": true, "0000000200000000000000C1": false, "0000000200000000000000C2": false,
+		"0000000200000000000000C3": true, "0000000200000000000000BF": true,
+	} {
+		if remove, _ := plan.Object("wal_005/"+key, noon); remove != want {
+			t.Errorf("%s: remove %v", key, remove)
+		}
+	}
+}
+
+// A delta goes with its full backup in the row, whatever its host's clock said.
+func TestADeltaOfAWrongClockIsNotOlderThanItsFull(t *testing.T) {
+	backups := build(documented)
+	backups[7].Metadata.StartTime = noon.Add(-time.Hour) // D1, of D0
+	plan, err := retain.Make(backups, parsed(t, "retain FULL 3", "", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range plan.Verdicts {
+		if strings.HasPrefix(v.Backup.Name, "base_"+zeros+"D1") && !v.Keep {
+			t.Errorf("%+v", v)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"walg/lib/catalog"
 	"walg/lib/fault"
 	"walg/lib/lineage"
+	"walg/lib/retain/policy"
 )
 
 // counted are the backups that the policy reckons with, newest first: those of
@@ -37,20 +38,20 @@ func (m *maker) from(n *lineage.Node) []*lineage.Node { return m.Nodes[slices.In
 // there is nothing to remove.
 func (m *maker) findTarget() (n *lineage.Node, err error) {
 	switch m.policy.Mode {
-	case Retain:
+	case policy.Retain:
 		n, err = m.retained()
-	case Before:
+	case policy.Before:
 		n, err = m.point(m.policy.From)
 		switch {
 		case err != nil:
 		case n == nil:
 			m.note("no backup is as new as %s: nothing is removed", m.policy.From)
-		case m.policy.Modifier == FindFull:
+		case m.policy.Modifier == policy.FindFull:
 			if n = m.fullBefore(n); n == nil {
 				m.note("no full backup is as old as %s: nothing is removed", m.policy.From)
 			}
 		}
-	case Garbage:
+	case policy.Garbage:
 		for _, candidate := range m.own() {
 			if candidate.Keep == "" && candidate.Aged {
 				n = candidate
@@ -84,7 +85,7 @@ func (m *maker) canBeTarget(n *lineage.Node) error {
 		if on == "" {
 			err = fault.New(fault.Usage, "%s is a delta backup, and %s", n.Name, n.Broken)
 		}
-		if m.policy.Mode == Garbage {
+		if m.policy.Mode == policy.Garbage {
 			return fault.WithHint(err, "WAL-G refuses it too; before NAME removes what is older than a full backup")
 		}
 		return fault.WithHint(err, "FIND_FULL keeps what it is based on")
@@ -104,10 +105,10 @@ func (m *maker) retained() (*lineage.Node, error) {
 	place := 0
 	var oldest *lineage.Node
 	for _, n := range counted {
-		if m.policy.Modifier == Full && !n.Full {
+		if m.policy.Modifier == policy.Full && !n.Full {
 			continue
 		}
-		if place++; place >= m.policy.Count && (n.Full || m.policy.Modifier != FindFull) {
+		if place++; place >= m.policy.Count && (n.Full || m.policy.Modifier != policy.FindFull) {
 			oldest = n
 			break
 		}
@@ -151,7 +152,7 @@ func (m *maker) fullBefore(n *lineage.Node) *lineage.Node {
 
 // point returns the backup of that name, or the oldest one that was finished
 // then or later; nil where all are older.
-func (m *maker) point(p Point) (*lineage.Node, error) {
+func (m *maker) point(p policy.Point) (*lineage.Node, error) {
 	if p.Name != "" {
 		n, several := m.Find(p.Name, true)
 		switch {
@@ -212,7 +213,7 @@ func (m *maker) targeted() (map[*lineage.Node]bool, error) {
 	if n != nil {
 		m.plan.tail[0] = n.Name
 	}
-	if m.policy.Modifier == FindFull {
+	if m.policy.Modifier == policy.FindFull {
 		if n == nil {
 			var err error
 			if name, n, err = m.rootByName(name); err != nil {

@@ -20,9 +20,11 @@ _walg_backups() {
 
 # _walg_delete prints what may come after these words of delete.
 _walg_delete() {
-	local word mode='' modifier=''
+	local word mode='' modifier='' skip=''
 	for word; do
+		[ -z "$skip" ] || { skip='' && continue; }
 		case $word in
+		--after | --grace | --system | --batch | --segment-size | --prefix | --storage-prefix | --target-user-data) skip=yes ;;
 		-*) ;;
 		retain | before | target | everything | garbage) mode=$word ;;
 		*) modifier=$word ;;

@@ -38,6 +38,7 @@ func TestBashCompletesOptionsCommandsAndBackups(t *testing.T) {
 		"walg-retain mark --imp":             {"--impermanent"},
 		"walg-retain list --conf":            nil,
 		"walg-delete target FIND_FULL ":      backups,
+		"walg-delete --grace 1h gar":         {"garbage"},
 		"walg-delete retain 3 --after LAT":   {"LATEST"},
 		"walg-backup-mark -i LAT":            {"LATEST"},
 		"walg-backup-fetch /dir LAT":         {"LATEST"},

@@ -44,7 +44,8 @@ type deadly struct {
 	onList func(n int) // called with each
 
 	mu    sync.Mutex
-	busy  sync.WaitGroup
+	idle  sync.Cond
+	busy  int // requests at work
 	seen  int
 	fired bool
 }
@@ -52,6 +53,7 @@ type deadly struct {
 func newDeadly(t *testing.T, dir string) *deadly {
 	t.Helper()
 	d := &deadly{fake: s3list.New(t, s3list.Synthetic{})}
+	d.idle.L = &d.mu
 	for _, key := range keysBelow(t, dir) {
 		d.fake.Put(key, read(t, filepath.Join(dir, key)))
 	}
@@ -62,31 +64,41 @@ func newDeadly(t *testing.T, dir string) *deadly {
 	forward := httputil.NewSingleHostReverseProxy(target)
 	forward.ErrorLog = log.New(io.Discard, "", 0) // of a client that is dead
 	d.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d.busy.Add(1)
-		defer d.busy.Done()
-		if r.URL.Query().Get("list-type") == "2" && d.onList != nil {
-			d.lists++ // one after the other
-			d.onList(d.lists)
-		}
-		deadlyNow := false
-		if _, deletes := r.URL.Query()["delete"]; deletes && r.Method == http.MethodPost {
+		fatal, after, kill := d.look(r)
+		defer func() {
 			d.mu.Lock()
-			d.seen++
-			deadlyNow = d.seen == d.at
-			d.mu.Unlock()
-		}
-		if !deadlyNow {
+			defer d.mu.Unlock()
+			d.busy--
+			d.idle.Broadcast()
+		}()
+		if !fatal {
 			forward.ServeHTTP(w, r)
 			return
 		}
-		if d.after {
+		if after {
 			forward.ServeHTTP(httptest.NewRecorder(), r)
 		}
-		d.fired = true
-		d.kill()
+		kill()
 	}))
 	t.Cleanup(d.proxy.Close)
 	return d
+}
+
+// look counts a request, and tells whether it is the one.
+func (d *deadly) look(r *http.Request) (fatal, after bool, kill func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.busy++
+	if r.URL.Query().Get("list-type") == "2" && d.onList != nil {
+		d.lists++
+		d.onList(d.lists)
+	}
+	if _, deletes := r.URL.Query()["delete"]; deletes && r.Method == http.MethodPost {
+		d.seen++
+		fatal = d.seen == d.at
+		d.fired = d.fired || fatal
+	}
+	return fatal, d.after, d.kill
 }
 
 // run runs walg-retain, and kills it at the request number at, 0 for never.
@@ -102,10 +114,19 @@ func (d *deadly) run(t *testing.T, at int, after bool, args ...string) (killed b
 	}
 	var msg bytes.Buffer
 	cmd.Stderr = &msg
+	d.mu.Lock()
 	d.at, d.after, d.seen, d.fired = at, after, 0, false
 	d.kill = func() { cmd.Process.Kill() }
-	err := cmd.Run()
-	d.busy.Wait()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d.mu.Unlock()
+	err := cmd.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for d.busy > 0 {
+		d.idle.Wait()
+	}
 	if cmd.ProcessState.ExitCode() == 66 && slices.Contains(args, "target") {
 		err = nil // the last run had removed all of it, and was killed after that
 	}
@@ -248,14 +269,18 @@ func TestWhatChangesAfterThePlanIsNotHurt(t *testing.T) {
 			d := newDeadly(t, dir)
 			d.fake.Put("basebackups_005/base_"+wal24(1, 1)+"/tar_partitions/part_001.tar.lz4", []byte("x"))
 			args := append([]string{"delete", "--confirm", "--grace", "0"}, strings.Fields(c.words)...)
+			d.mu.Lock()
 			d.onList = func(n int) {
 				if n == 2 { // the one after that of the plan
 					c.change(d)
 				}
 			}
+			d.mu.Unlock()
 			if out, status := d.say(t, args...); status != c.status {
 				t.Errorf("status %d, want %d\n%s", status, c.status, out)
 			}
+			d.mu.Lock()
+			defer d.mu.Unlock()
 			if d.lists < 3 || !d.fake.Has(c.stays) {
 				t.Errorf("%s is gone, after %d listings", c.stays, d.lists)
 			}

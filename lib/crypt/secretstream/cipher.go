@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/crypto/chacha20"
 	"golang.org/x/crypto/chacha20poly1305"
+
 	//lint:ignore SA1019 the one-time authenticator by itself is what the format is made of
 	"golang.org/x/crypto/poly1305"
 )

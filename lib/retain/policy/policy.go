@@ -1,4 +1,6 @@
-package retain
+// Package policy is what users say of the backups that they want to keep, in the
+// words of wal-g delete.
+package policy
 
 import (
 	"encoding/json"
@@ -97,10 +99,10 @@ var modes = map[Mode]struct {
 	Garbage:    {[]string{Archives, Leftover}, ""},
 }
 
-// ParsePolicy reads the words of a command line, such as "retain FULL 3", and
+// Parse reads the words of a command line, such as "retain FULL 3", and
 // the values of --after and --target-user-data, empty where they are not given.
 // Everything that is wrong is status 64.
-func ParsePolicy(words []string, after, userData string) (Policy, error) {
+func Parse(words []string, after, userData string) (Policy, error) {
 	if len(words) == 0 {
 		return Policy{}, fault.New(fault.Usage, "nothing says what to delete: retain, before, everything, target or garbage")
 	}
