@@ -87,8 +87,9 @@ func (p *Proxy) enable(on bool) {
 	p.request(http.MethodPost, "", map[string]any{"enabled": on}, nil)
 }
 
-// client has no proxy of the environment.
-var client = &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}
+// client has no proxy of the environment, and keeps no connection: the server may
+// close it at the moment when a request is sent, and Go repeats no DELETE.
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
 
 // request asks Toxiproxy, below the proxy's resource, and decodes the answer
 // into result unless that is nil.
