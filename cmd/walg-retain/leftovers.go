@@ -2,9 +2,12 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"iter"
 	"time"
 
 	"walg/lib/cli"
@@ -29,46 +32,62 @@ func setupLeftovers(f *cli.Flags) cli.Run {
 		if *grace < 0 {
 			return fault.New(fault.Usage, "--grace %v: less than nothing", *grace)
 		}
+		found := store.FindLeftovers(ctx, st, prefix)
+		if *confirm {
+			found = discarded(ctx, e, st, found, *grace)
+		}
 		w := bufio.NewWriter(e.Stdout)
-		defer w.Flush() // what has been removed is told, whatever comes; errors show below
-		enc := json.NewEncoder(w)
-		var young, stay int
-		for l, err := range store.FindLeftovers(ctx, st, prefix) {
-			if err != nil {
-				return err
+		err := list(w, found, *asJSON)
+		// What has been removed is told, whatever came then.
+		return cmp.Or(w.Flush(), err)
+	})
+}
+
+func list(w io.Writer, leftovers iter.Seq2[store.Leftover, error], asJSON bool) error {
+	enc := json.NewEncoder(w)
+	for l, err := range leftovers {
+		switch {
+		case err != nil:
+		case asJSON:
+			err = enc.Encode(leftover{l.Name, l.Key, l.Size, l.Started, l.ModTime.UTC()})
+		default:
+			_, err = fmt.Fprintln(w, l.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// discarded removes the leftovers that are older than grace, and returns them.
+// What the storage refuses is told, and the rest goes on; then the last thing is
+// an error.
+func discarded(ctx context.Context, e *cli.Env, st store.Store, found iter.Seq2[store.Leftover, error], grace time.Duration) iter.Seq2[store.Leftover, error] {
+	return func(yield func(store.Leftover, error) bool) {
+		young, stay := 0, 0
+		for l, err := range found {
+			if err == nil && time.Since(l.ModTime) < grace {
+				young++
+				continue
 			}
-			if *confirm {
-				if time.Since(l.ModTime) < *grace {
-					young++
-					continue
-				}
-				if err := store.Discard(ctx, st, l); err != nil {
-					if ctx.Err() != nil {
-						return err
-					}
+			if err == nil {
+				err = store.Discard(ctx, st, l)
+				if refused(err) {
 					e.Warn("%s stays: %v", l.Name, err)
 					stay++
 					continue
 				}
 			}
-			if *asJSON {
-				err = enc.Encode(leftover{l.Name, l.Key, l.Size, l.Started, l.ModTime.UTC()})
-			} else {
-				_, err = fmt.Fprintln(w, l.Name)
-			}
-			if err != nil {
-				return err
+			if !yield(l, err) || err != nil {
+				return
 			}
 		}
 		if young > 0 {
-			e.Say(fmt.Sprintf("%d stay: they are not older than %v", young, *grace))
-		}
-		if err := w.Flush(); err != nil {
-			return err
+			e.Say(fmt.Sprintf("%d stay: they are not older than %v", young, grace))
 		}
 		if stay > 0 {
-			return fault.New(fault.Failed, "leftovers: %d stay, see above", stay)
+			yield(store.Leftover{}, fault.New(fault.Failed, "leftovers: %d stay, see above", stay))
 		}
-		return nil
-	})
+	}
 }

@@ -245,7 +245,7 @@ func (r *removal) delete(ctx context.Context, keys []string) ([]store.Undeleted,
 		return nil, nil
 	case !errors.As(err, &some), ctx.Err() != nil:
 		return nil, err
-	case len(some.Failed) == len(keys) && len(keys) > 1 && fault.Status(err) != fault.Usage && !errors.Is(err, fs.ErrPermission):
+	case len(some.Failed) == len(keys) && len(keys) > 1 && !refused(err):
 		return nil, err
 	}
 	r.objects.Add(int64(len(keys) - len(some.Failed)))
@@ -260,6 +260,11 @@ func (r *removal) held(backup string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.holds[backup]
+}
+
+// refused tells that the storage has answered, and will not do it.
+func refused(err error) bool {
+	return err != nil && (fault.Status(err) == fault.Usage || errors.Is(err, fs.ErrPermission))
 }
 
 // keep tells of an object that stays.

@@ -71,13 +71,11 @@ func setting(name string) string { return strings.TrimRight(os.Getenv(name), "\r
 
 // Warn writes a warning to standard error.
 func (e *Env) Warn(format string, args ...any) {
-	e.say("warning: " + fmt.Sprintf(format, args...))
+	e.Say("warning: " + fmt.Sprintf(format, args...))
 }
 
 // Say writes a line to standard error.
-func (e *Env) Say(line string) { e.say(line) }
-
-func (e *Env) say(line string) { fmt.Fprintf(os.Stderr, "%s: %s\n", e.Name, line) }
+func (e *Env) Say(line string) { fmt.Fprintf(os.Stderr, "%s: %s\n", e.Name, line) }
 
 // Main runs the program and exits.
 func Main(p Program) {
@@ -106,14 +104,14 @@ func Main(p Program) {
 		dieOf(syscall.SIGPIPE)
 	}
 	if err != nil {
-		e.say(err.Error())
+		e.Say(err.Error())
 		if hint := fault.Hint(err); hint != "" {
-			e.say("hint: " + hint)
+			e.Say("hint: " + hint)
 		}
 	}
 	for _, end := range e.ends {
 		if serr := end.Stamp(status); serr != nil && status == fault.OK {
-			e.say("stamp output: " + serr.Error())
+			e.Say("stamp output: " + serr.Error())
 			status = fault.Failed
 		}
 	}

@@ -23,7 +23,7 @@ const interval = time.Second
 // listen answers SIGUSR1, which would otherwise end the program.
 func (m *meter) listen(e *Env) {
 	m.begin = time.Now()
-	onStatusSignal(func() { e.say(m.line()) })
+	onStatusSignal(func() { e.Say(m.line()) })
 }
 
 // show draws a line each second from now on.
@@ -61,7 +61,7 @@ func (m *meter) draw(e *Env) {
 		fmt.Fprintf(os.Stderr, "\r\x1b[K%s: %s\r", e.Name, m.line())
 		return
 	}
-	e.say(m.line())
+	e.Say(m.line())
 }
 
 // Count tells the program's progress from now on: bytes done, and bytes in all

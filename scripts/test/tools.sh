@@ -128,7 +128,7 @@ need brotli brotli
 need gzip gzip
 need lzop lzop
 need zsh zsh
-need time time
+need time /usr/bin/time
 need age age
 [ -e /usr/include/sodium.h ] || packages="$packages libsodium-dev"
 need pv pv
